@@ -1,0 +1,47 @@
+"""Guards around every test: no leaked task, no leaked thread pool, no file of the user's home."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+DATA = Path(__file__).parent / "data"
+CAPTURES = DATA / "captures"
+
+
+def _own_tasks() -> set[asyncio.Task[object]]:
+    return {task for task in asyncio.all_tasks() if not task.done() and task is not asyncio.current_task()}
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def no_leaked_tasks(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Fail a test that leaves tasks behind: nothing in this program is fired and forgotten."""
+    if not asyncio.iscoroutinefunction(getattr(request, "function", None)):
+        yield
+        return
+    before = _own_tasks()
+    yield
+    leaked = _own_tasks() - before
+    for _ in range(20):  # what was cancelled a moment ago needs some turns of the loop to end
+        if not leaked:
+            break
+        await asyncio.sleep(0)
+        leaked = {task for task in leaked if not task.done()}
+    for task in leaked:
+        task.cancel()
+    assert not leaked, f"tasks left behind: {[task.get_coro() for task in leaked]}"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the settings of whoever runs the tests out of them."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("JITSI_", "NEXT_PUBLIC_JITSI_")):
+            monkeypatch.delenv(name)
+    yield
