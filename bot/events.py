@@ -1,0 +1,285 @@
+"""The event contract: what a participant reports of its life.
+
+Each event is a dataclass with a stable ``name``. The log line, the metric, the web-hook and the state in the API
+carry this same name and these same fields. ``message`` is the text for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+EventSink = Callable[["Event"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base: who (``room``, ``participant``), in which connection attempt (from 1), and how far into its phase.
+
+    ``seconds`` is the time since the start of the phase that the event ends or belongs to.
+    """
+
+    name: ClassVar[str] = "event"
+    level: ClassVar[str] = "info"
+    text: ClassVar[str] = ""
+
+    room: str
+    participant: str
+    attempt: int = 1
+    seconds: float = 0.0
+
+    @property
+    def message(self) -> str:
+        """The text for people; stable for the events of the normal case."""
+        return self.text.format_map(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields by name, without those that are None."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionCreating(Event):
+    """A connection attempt begins. ``url`` without token."""
+
+    name: ClassVar[str] = "connection_creating"
+    text: ClassVar[str] = "Creating connection..."
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseDone(Event):
+    """One phase of joining is done: websocket, sasl, bind, focus, muc, offer, ice, dtls, first_packet_in/_out."""
+
+    name: ClassVar[str] = "phase_done"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Phase {phase} done after {seconds:.3f} s"
+    phase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionEstablished(Event):
+    """WebSocket, SASL and bind are done."""
+
+    name: ClassVar[str] = "connection_established"
+    text: ClassVar[str] = "Connection established!"
+    jid: str
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed(Event):
+    """One attempt failed. ``delay`` seconds until the next one, None when it was the last."""
+
+    name: ClassVar[str] = "connection_attempt_failed"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "Connection attempt {attempt} failed: {cause}"
+    code: str
+    cause: str
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinFailed(Event):
+    """The participant gave up: after the last retry, or at once where no retry can help. Exactly once a cycle."""
+
+    name: ClassVar[str] = "join_failed"
+    level: ClassVar[str] = "error"
+    text: ClassVar[str] = "Could not join: {cause}"
+    code: str
+    cause: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConferenceJoined(Event):
+    """The room admitted the participant."""
+
+    name: ClassVar[str] = "conference_joined"
+    text: ClassVar[str] = "Conference joined!"
+    endpoint: str
+    occupants: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracksCreated(Event):
+    """The local tracks exist and can be published."""
+
+    name: ClassVar[str] = "local_tracks_created"
+    text: ClassVar[str] = "Local tracks created: {count}"
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged(Event):
+    """The participant is in another state."""
+
+    name: ClassVar[str] = "state_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "State {previous} -> {state}"
+    previous: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FocusUnavailable(Event):
+    """The focus does not answer or is not in the room: the participant stands there and waits for it."""
+
+    name: ClassVar[str] = "focus_unavailable"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "The focus is not available, waiting for it: {cause}"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaConnected(Event):
+    """Media flows: ICE, DTLS and, where it is offered, the bridge channel are up."""
+
+    name: ClassVar[str] = "media_connected"
+    text: ClassVar[str] = "Media session connected"
+    channel: str
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaEnded(Event):
+    """The focus took the media session away (alone in the room, bridge moved …). The participant stays."""
+
+    name: ClassVar[str] = "media_ended"
+    text: ClassVar[str] = "Media session ended: {cause}"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFailed(Event):
+    """A media session could not be set up or broke; another one is asked for where that can help."""
+
+    name: ClassVar[str] = "media_failed"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "Media session failed: {cause}"
+    code: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSourceAdded(Event):
+    """A remote media source is known: by Jingle, or by the bridge's maps where it rewrites SSRCs."""
+
+    name: ClassVar[str] = "remote_source_added"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Remote {media} source {source} added"
+    source: str
+    media: str
+    ssrc: int
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSourceRemoved(Event):
+    """A remote media source is gone."""
+
+    name: ClassVar[str] = "remote_source_removed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Remote {media} source {source} removed"
+    source: str
+    media: str
+    ssrc: int
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantJoined(Event):
+    """Somebody else is in the room."""
+
+    name: ClassVar[str] = "participant_joined"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "{nick} ({endpoint}) is in the room"
+    endpoint: str
+    nick: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantLeft(Event):
+    """Somebody else left the room."""
+
+    name: ClassVar[str] = "participant_left"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "{endpoint} left the room"
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DominantSpeakerChanged(Event):
+    """The bridge names another dominant speaker."""
+
+    name: ClassVar[str] = "dominant_speaker_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Dominant speaker is {endpoint}"
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionDegraded(Event):
+    """The WebSocket was lost; media goes on while the stream is resumed (XEP-0198)."""
+
+    name: ClassVar[str] = "connection_degraded"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "Connection lost: {cause}"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRecovered(Event):
+    """The connection is back. ``how`` is ``resumed`` or ``rejoined``; ``seconds`` is how long it was away."""
+
+    name: ClassVar[str] = "connection_recovered"
+    text: ClassVar[str] = "Connection recovered ({how}) after {seconds:.1f} s"
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedFromRoom(Event):
+    """The participant was removed from the room: kicked, banned, or the room was destroyed."""
+
+    name: ClassVar[str] = "removed_from_room"
+    level: ClassVar[str] = "error"
+    text: ClassVar[str] = "Removed from the room: {cause}"
+    code: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoolDown(Event):
+    """The retry cycle ended without success; the next one begins after ``delay`` seconds."""
+
+    name: ClassVar[str] = "cool_down"
+    text: ClassVar[str] = "Trying again in {delay:.0f} s"
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left(Event):
+    """The participant left. ``clean`` is true when its own unavailable presence was seen."""
+
+    name: ClassVar[str] = "left"
+    text: ClassVar[str] = "Left the conference"
+    clean: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepAliveFailed(Event):
+    """The keep-alive URL did not answer as it should; the call goes on."""
+
+    name: ClassVar[str] = "keep_alive_failed"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "Keep-alive request failed: {cause}"
+    cause: str
+
+
+def all_event_types() -> tuple[type[Event], ...]:
+    """Every event class, for documentation and metrics."""
+    return tuple(sorted(Event.__subclasses__(), key=lambda item: item.name))

@@ -1,0 +1,308 @@
+"""The one reader of the environment: flag > environment > TOML file > default."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bot.errors import ConfigurationError
+
+ENV_PREFIX = "JITSI_"
+SECRETS = ("password", "token", "room_password")
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+AudioSource = Literal["speech", "tone", "none"]
+VideoSource = Literal["pattern", "none"]
+
+
+class ParticipantSpec(BaseModel):
+    """A group of alike participants in the TOML file's ``[[participants]]``. What is left out comes from above."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    room: str = Field(min_length=1, max_length=1023)
+    name: str | None = Field(default=None, max_length=255)
+    count: int = Field(default=1, ge=1, le=1000)
+    audio: AudioSource | None = None
+    video: VideoSource | None = None
+
+
+class Settings(BaseSettings):
+    """Every setting of the program. Each has a twin in the environment: ``JITSI_`` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, populate_by_name=True)
+
+    # --- server ---
+    ws_url: str = Field(
+        default="ws://localhost:8000",
+        validation_alias=AliasChoices("ws_url", "JITSI_WS_URL", "NEXT_PUBLIC_JITSI_WS_URL"),
+        description="Address of the proxied XMPP WebSocket; the path /xmpp-websocket is added",
+    )
+    domain: str = Field(
+        default="meet.jitsi",
+        min_length=1,
+        validation_alias=AliasChoices("domain", "JITSI_DOMAIN", "XMPP_DOMAIN"),
+        description="XMPP domain of the deployment",
+    )
+    muc_domain: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("muc_domain", "JITSI_MUC_DOMAIN", "XMPP_MUC_DOMAIN"),
+        description="Domain of the rooms [default: muc.DOMAIN]",
+    )
+    anonymous_domain: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("anonymous_domain", "JITSI_ANONYMOUS_DOMAIN", "XMPP_GUEST_DOMAIN"),
+        description="Domain that guests log in to where accounts are asked for (guest.meet.jitsi in "
+        "docker-jitsi-meet) [default: DOMAIN]",
+    )
+    focus_jid: str | None = Field(default=None, description="Address of the focus [default: focus.DOMAIN]")
+    username: str | None = Field(default=None, description="Account name; without one the login is anonymous")
+    password: SecretStr | None = Field(default=None, description="Password of the account")
+    token: SecretStr | None = Field(default=None, description="JWT, sent as ?token= of the WebSocket")
+    ca_file: Path | None = Field(default=None, description="PEM file of a private CA that signed the server")
+    keepalive_url: str | None = Field(default=None, description="URL polled while connected [default: off]")
+    keepalive_interval: Seconds = Field(default=60.0, description="Seconds between two keep-alive requests")
+
+    # --- room and participants ---
+    room: str = Field(default="jitsi-bot", min_length=1, max_length=1023, description="Room to join")
+    room_password: SecretStr | None = Field(default=None, description="Password of the room")
+    name: str = Field(default="jitsi-bot", min_length=1, max_length=255, description="Display name")
+    bots: int = Field(default=1, ge=1, le=1000, description="Number of participants to start")
+    duration: float = Field(default=0.0, ge=0, description="Seconds to stay; 0 = until stopped")
+    participants: tuple[ParticipantSpec, ...] = Field(
+        default=(), description="Groups of participants ([[participants]] in the TOML file)"
+    )
+
+    # --- media ---
+    audio: AudioSource = Field(default="speech", description="Sound to publish")
+    video: VideoSource = Field(default="pattern", description="Picture to publish")
+    width: int = Field(default=640, ge=16, le=3840, multiple_of=2, description="Width of the picture in pixels")
+    height: int = Field(default=360, ge=16, le=2160, multiple_of=2, description="Height in pixels")
+    fps: int = Field(default=30, ge=1, le=60, description="Frames per second")
+    video_codec: Literal["vp8", "h264"] = Field(default="vp8", description="Codec of the published picture")
+    codecs: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("av1", "vp9", "vp8", "h264"),
+        description="Codecs named to the room as receivable; a short list moves the whole room off the others",
+    )
+    decode: Literal["none", "all"] = Field(default="none", description="Decode what others send")
+    receive_height: int = Field(default=360, ge=0, le=4320, description="Tallest picture asked of the bridge")
+    last_n: int = Field(default=-1, ge=-1, description="Most video sources asked of the bridge; -1 = all")
+    ice_addresses: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Host addresses that ICE offers, 127.0.0.1 allowed [default: all but loopback]"
+    )
+    bridge_channel: Literal["auto", "sctp", "websocket", "none"] = Field(
+        default="auto", description="Bridge channel: what is offered, SCTP first"
+    )
+
+    # --- time ---
+    connect_timeout: Seconds = Field(default=10.0, description="Limit of each connection phase")
+    join_timeout: Seconds = Field(default=20.0, description="Limit for the room to answer the join")
+    media_timeout: Seconds = Field(default=30.0, description="Limit for ICE and DTLS each")
+    retries: int = Field(default=3, ge=0, le=20, description="Retries after the first try: after 1, 2, 4 s")
+    retry_base: Seconds = Field(default=1.0, description="Seconds before the first retry; doubled each time")
+    cool_down: Seconds = Field(default=60.0, description="Seconds before the daemon begins a new retry cycle")
+    ping_interval: Seconds = Field(default=10.0, description="Seconds between two XMPP pings")
+    leave_timeout: Seconds = Field(default=5.0, description="Longest wait for our own leave to be seen")
+
+    # --- process ---
+    http_host: str = Field(default="127.0.0.1", description="Address of /healthz, /readyz and /metrics")
+    http_port: Port = Field(default=8080, description="Port of /healthz, /readyz and /metrics; 0 = any free one")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level")
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="Log form; auto = console on a terminal, else JSON"
+    )
+
+    @field_validator("codecs", "ice_addresses", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Take ``a, b`` as well as a list: environment variables are strings."""
+        if isinstance(value, str):
+            return tuple(item.strip() for item in value.split(",") if item.strip())
+        return value
+
+    @field_validator("ice_addresses")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            ipaddress.ip_address(item)
+        return value
+
+    @field_validator("codecs")
+    @classmethod
+    def _codecs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = ("av1", "vp9", "vp8", "h264")
+        value = tuple(item.lower() for item in value)
+        for item in value:
+            if item not in known:
+                raise ValueError(f"unknown codec {item!r}; known are {', '.join(known)}")
+        return value
+
+    @field_validator("ca_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"no such file: {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.username and self.password is None:
+            raise ValueError("username needs password (JITSI_PASSWORD or JITSI_PASSWORD_FILE)")
+        if self.video != "none" and self.video_codec not in self.codecs:
+            raise ValueError(f"video_codec {self.video_codec} is not among codecs {','.join(self.codecs)}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then ``*_FILE`` secrets; the TOML file is merged in by ``load``."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _SecretFiles(settings_cls), _toml_source(settings_cls)
+
+    @cached_property
+    def rooms_domain(self) -> str:
+        """Domain of the rooms."""
+        return self.muc_domain or f"muc.{self.domain}"
+
+    @cached_property
+    def focus(self) -> str:
+        """Address of the focus component."""
+        return self.focus_jid or f"focus.{self.domain}"
+
+    @cached_property
+    def login_domain(self) -> str:
+        """Domain of the login: the anonymous one for guests where it is set."""
+        return self.domain if self.username else (self.anonymous_domain or self.domain)
+
+    def specs(self) -> tuple[ParticipantSpec, ...]:
+        """The participants to start: those of the TOML file, else ``bots`` in ``room``."""
+        return self.participants or (ParticipantSpec(room=self.room, count=self.bots),)
+
+    def public(self) -> dict[str, Any]:
+        """All settings for display, secrets masked."""
+        values = self.model_dump(mode="json")
+        for secret in SECRETS:
+            if values[secret] is not None:
+                values[secret] = "**********"
+        return values
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """``JITSI_TOKEN_FILE`` and its like: the secret is the file's content, without the newline at its end."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not used: all values are given at once by the call."""
+        del field
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for secret in SECRETS:
+            variable = f"{ENV_PREFIX}{secret.upper()}_FILE"
+            path = os.environ.get(variable)
+            if path:
+                try:
+                    found[secret] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+                except OSError as error:
+                    raise ConfigurationError(f"{variable}: cannot read {path}: {error.strerror}") from error
+        return found
+
+
+class _TomlSource(PydanticBaseSettingsSource):
+    """The values of the TOML file, read before by ``load``."""
+
+    def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._values = values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Value of one setting in the file."""
+        del field
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(self._values)
+
+
+_toml_values: Mapping[str, Any] = {}
+
+
+def _toml_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
+    return _TomlSource(settings_cls, _toml_values)
+
+
+def load(config: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings from flags (None = not given), the environment and the TOML file ``config``.
+
+    Raises ConfigurationError which names the setting, what is wrong with it, and the nearest known name for an
+    unknown one.
+    """
+    global _toml_values  # noqa: PLW0603 -- pydantic-settings builds its sources from the class alone
+    _toml_values = _read_toml(config) if config else {}
+    try:
+        return Settings(**{key: value for key, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from error
+    finally:
+        _toml_values = {}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint="--config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}", hint="--config") from error
+    for key in values:
+        if key not in Settings.model_fields:
+            raise ConfigurationError(f"{path}: unknown setting {key!r}{_nearest(key, Settings.model_fields)}")
+    return values
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"])
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = ParticipantSpec.model_fields if "." in place else Settings.model_fields
+            text = f"unknown setting{_nearest(str(item['loc'][-1]), known)}"
+        lines.append(f"{place}: {text}" if place else text)
+    return "; ".join(lines)
+
+
+def environment_name(field: str) -> str:
+    """The environment twin of a setting, as ``JITSI_ROOM`` of ``room``."""
+    return f"{ENV_PREFIX}{field.upper()}"
