@@ -282,4 +282,6 @@ class KeepAliveFailed(Event):
 
 def all_event_types() -> tuple[type[Event], ...]:
     """Every event class, for documentation and metrics."""
-    return tuple(sorted(Event.__subclasses__(), key=lambda item: item.name))
+    # A dataclass with slots is a second class of the same name: the first one is not the one in use.
+    by_name = {item.name: item for item in Event.__subclasses__() if "__slots__" in vars(item)}
+    return tuple(by_name[name] for name in sorted(by_name))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import inspect
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ def _own_tasks() -> set[asyncio.Task[object]]:
 @pytest_asyncio.fixture(autouse=True)
 async def no_leaked_tasks(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """Fail a test that leaves tasks behind: nothing in this program is fired and forgotten."""
-    if not asyncio.iscoroutinefunction(getattr(request, "function", None)):
+    if not inspect.iscoroutinefunction(getattr(request, "function", None)):
         yield
         return
     before = _own_tasks()
@@ -37,11 +39,8 @@ async def no_leaked_tasks(request: pytest.FixtureRequest) -> AsyncIterator[None]
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of whoever runs the tests out of them."""
-    import os
-
     for name in list(os.environ):
         if name.startswith(("JITSI_", "NEXT_PUBLIC_JITSI_")):
             monkeypatch.delenv(name)
-    yield
