@@ -8,6 +8,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
 
+from bot.errors import ProtocolError
+
 Media = Literal["audio", "video", "application"]
 
 EXT_AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
@@ -18,6 +20,14 @@ EXT_DEPENDENCY_DESCRIPTOR = (
 )
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+class JingleError(ProtocolError):
+    """A Jingle stanza that can't be used; ``condition`` is the stanza error (RFC 6120 section 8.3.3) to answer."""
+
+    def __init__(self, message: str, condition: str = "bad-request") -> None:
+        super().__init__(message)
+        self.condition = condition
 
 
 class Action(StrEnum):
@@ -51,7 +61,8 @@ class PayloadType:
     name: str
     clockrate: int
     channels: int = 1
-    parameters: Mapping[str, str] = EMPTY
+    #: Left out of the hash: read-only mappings have none before Python 3.12.
+    parameters: Mapping[str, str] = field(default_factory=lambda: EMPTY, hash=False)
     feedback: tuple[RtcpFeedback, ...] = ()
 
     @property
@@ -152,6 +163,10 @@ class MediaSources:
     def __bool__(self) -> bool:
         return bool(self.sources or self.groups)
 
+    def merged(self, other: MediaSources) -> MediaSources:
+        """These and then ``other``'s."""
+        return MediaSources(self.sources + other.sources, self.groups + other.groups)
+
 
 @dataclass(frozen=True, slots=True)
 class SourceMap:
@@ -162,6 +177,10 @@ class SourceMap:
 
     def __bool__(self) -> bool:
         return bool(self.audio or self.video)
+
+    def merged(self, other: SourceMap) -> SourceMap:
+        """These and then ``other``'s."""
+        return SourceMap(self.audio.merged(other.audio), self.video.merged(other.video))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +196,8 @@ class Content:
     extmap_allow_mixed: bool = False
     rtcp_mux: bool = False
     transport: Transport | None = None
+    #: Longest packet, in milliseconds, that the sender of this description takes (XEP-0167 section 4).
+    maxptime: int | None = None
 
     def extension_id(self, uri: str) -> int | None:
         """Id of the header extension ``uri`` in this content, None if it is not offered."""
@@ -214,6 +235,8 @@ class Jingle:
     bridge_session_id: str | None = None
     #: On session-terminate: ask the focus for a new session (``<bridge-session restart='true'>``).
     restart: bool | None = None
+    #: On session-info: ask the focus to restart ICE in place (``<bridge-session ice-restart='true'>``).
+    ice_restart: bool | None = None
     reason: Reason | None = None
     #: Set when the sources were, or shall be, written as Jitsi's JSON message.
     json_sources: bool = False
