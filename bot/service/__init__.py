@@ -1,0 +1,1 @@
+"""The daemon: supervision of participants, health, readiness and metrics over HTTP."""

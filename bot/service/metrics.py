@@ -1,0 +1,69 @@
+"""Prometheus metrics out of the event contract. Never a participant id as a label."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from bot import __version__
+from bot.events import AttemptFailed, ConferenceJoined, Event, JoinFailed, MediaFailed, PhaseDone, StateChanged
+from bot.participant.states import State
+
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Counts events. ``on_event`` is an event sink; ``render`` is the text of ``/metrics``."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        info = Gauge("jitsi_bot_info", "Version of the program", ["version"], registry=self.registry)
+        info.labels(version=__version__).set(1)
+        self._events = Counter("jitsi_bot_events", "Events by name", ["event"], registry=self.registry)
+        self._failures = Counter(
+            "jitsi_bot_failures",
+            "Failed attempts, joins and media sessions",
+            ["stage", "code"],
+            registry=self.registry,
+        )
+        self._phases = Histogram(
+            "jitsi_bot_phase_seconds",
+            "Length of each phase of joining",
+            ["phase"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._joins = Histogram(
+            "jitsi_bot_join_seconds", "Start of the attempt to joined", buckets=_BUCKETS, registry=self.registry
+        )
+        self._states = Gauge("jitsi_bot_participants", "Participants by state", ["state"], registry=self.registry)
+        for state in State:
+            self._states.labels(state=state.value).set(0)
+
+    def on_event(self, event: Event) -> None:
+        """Count one event."""
+        self._events.labels(event=event.name).inc()
+        match event:
+            case PhaseDone():
+                self._phases.labels(phase=event.phase).observe(event.seconds)
+            case ConferenceJoined():
+                self._joins.observe(event.seconds)
+            case StateChanged():
+                self._moved(event)
+            case AttemptFailed():
+                self._failures.labels(stage="attempt", code=event.code).inc()
+            case JoinFailed():
+                self._failures.labels(stage="join", code=event.code).inc()
+            case MediaFailed():
+                self._failures.labels(stage="media", code=event.code).inc()
+
+    def _moved(self, event: StateChanged) -> None:
+        if event.previous not in (State.IDLE, State.LEFT, State.FAILED):
+            self._states.labels(state=event.previous).dec()
+        if event.state not in (State.LEFT, State.FAILED):
+            self._states.labels(state=event.state).inc()
+
+    def render(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)
