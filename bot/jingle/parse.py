@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final, TypeGuard
 
 from bot.jingle import names
+from bot.jingle.elements import children, flag, number, optional_number, required
 from bot.jingle.jsonsources import sources_from_json
 from bot.jingle.model import (
     EMPTY,
@@ -50,8 +51,8 @@ def parse_jingle(element: ET.Element) -> Jingle:
     """
     if element.tag != clark(names.JINGLE, "jingle"):
         raise JingleError(f"<{local_name(str(element.tag))}> is not a Jingle element")
-    action = _required(element, "action")
-    contents = _all(element, clark(names.JINGLE, "content"))
+    action = required(element, "action")
+    contents = children(element, clark(names.JINGLE, "content"))
     message = next(_json_messages(element), None)
     sources = _sources(contents)
     if message is not None:
@@ -59,58 +60,19 @@ def parse_jingle(element: ET.Element) -> Jingle:
     bridge = element.find(_BRIDGE_SESSION)
     return Jingle(
         action=action,
-        sid=_required(element, "sid"),
+        sid=required(element, "sid"),
         initiator=element.get("initiator"),
         responder=element.get("responder"),
         contents=tuple(_content(child, media) for child in contents if (media := _media(child))),
         bundle=_bundle(element),
         sources=sources,
         bridge_session_id=None if bridge is None else bridge.get("id"),
-        restart=None if bridge is None else _flag(bridge, "restart"),
-        ice_restart=None if bridge is None else _flag(bridge, "ice-restart"),
+        restart=None if bridge is None else flag(bridge, "restart"),
+        ice_restart=None if bridge is None else flag(bridge, "ice-restart"),
         reason=_reason(element.find(clark(names.JINGLE, "reason"))),
         json_sources=message is not None,
         info=tuple(_info(element)) if action == Action.SESSION_INFO else (),
     )
-
-
-# --- attributes --------------------------------------------------------------------------------------------
-
-
-def _required(element: ET.Element, name: str) -> str:
-    value = element.get(name)
-    if not value:
-        raise JingleError(f"<{local_name(element.tag)}> lacks its attribute '{name}'")
-    return value
-
-
-def _number(element: ET.Element, name: str, low: int, high: int, default: int | None = None) -> int:
-    """Attribute ``name`` as a whole number from ``low`` to ``high``; ``default`` where there is none."""
-    text = element.get(name)
-    if text is None and default is not None:
-        return default
-    if text and text.isascii() and text.isdecimal() and len(text) <= 20 and low <= int(text) <= high:
-        return int(text)
-    raise JingleError(
-        f"<{local_name(element.tag)}> attribute '{name}' is not a number from {low} to {high}: {str(text)[:40]!r}"
-    )
-
-
-def _optional_number(element: ET.Element, name: str, high: int) -> int | None:
-    return None if element.get(name) is None else _number(element, name, 0, high)
-
-
-def _flag(element: ET.Element, name: str) -> bool | None:
-    value = element.get(name)
-    return None if value is None else value.lower() in {"true", "1"}
-
-
-def _all(element: ET.Element, tag: str, limit: int = names.MAX_ELEMENTS) -> list[ET.Element]:
-    """Children named ``tag``, JingleError when there are more than ``limit``."""
-    found = element.findall(tag)
-    if len(found) > limit:
-        raise JingleError(f"<{local_name(element.tag)}> has more than {limit} <{local_name(tag)}>")
-    return found
 
 
 # --- contents ----------------------------------------------------------------------------------------------
@@ -124,8 +86,8 @@ def _media(content: ET.Element) -> Media | None:
     """Kind of a content: what its description says, else its name (as Jicofo does). None for foreign ones."""
     description = _description(content)
     if description is None:
-        return _MEDIA_BY_NAME.get(_required(content, "name").lower())
-    return _MEDIA_BY_NAME.get(_required(description, "media").lower())
+        return _MEDIA_BY_NAME.get(required(content, "name").lower())
+    return _MEDIA_BY_NAME.get(required(description, "media").lower())
 
 
 def _content(element: ET.Element, media: Media) -> Content:
@@ -133,38 +95,38 @@ def _content(element: ET.Element, media: Media) -> Content:
     if description is None:
         description = ET.Element(clark(names.RTP, "description"))
     transport = element.find(clark(names.ICE_UDP, "transport"))
-    extensions = _all(description, clark(names.RTP_HDREXT, "rtp-hdrext"))
+    extensions = children(description, clark(names.RTP_HDREXT, "rtp-hdrext"))
     return Content(
-        name=_required(element, "name"),
+        name=required(element, "name"),
         media=media,
         creator=element.get("creator", "initiator"),
         senders=element.get("senders", "both"),
-        payload_types=tuple(map(_payload_type, _all(description, clark(names.RTP, "payload-type")))),
+        payload_types=tuple(map(_payload_type, children(description, clark(names.RTP, "payload-type")))),
         header_extensions=tuple(
-            HeaderExtension(_number(extension, "id", 1, 255), _required(extension, "uri"))
+            HeaderExtension(number(extension, "id", 1, 255), required(extension, "uri"))
             for extension in extensions
         ),
         extmap_allow_mixed=description.find(clark(names.RTP_HDREXT, "extmap-allow-mixed")) is not None,
         rtcp_mux=description.find(clark(names.RTP, "rtcp-mux")) is not None,
         transport=None if transport is None else _transport(transport),
-        maxptime=_optional_number(description, "maxptime", 100_000),
+        maxptime=optional_number(description, "maxptime", 100_000),
     )
 
 
 def _payload_type(element: ET.Element) -> PayloadType:
     parameters = {
         name: parameter.get("value", "")
-        for parameter in _all(element, clark(names.RTP, "parameter"))
+        for parameter in children(element, clark(names.RTP, "parameter"))
         if (name := parameter.get("name"))
     }
-    feedback = _all(element, clark(names.RTCP_FB, "rtcp-fb"))
+    feedback = children(element, clark(names.RTCP_FB, "rtcp-fb"))
     return PayloadType(
-        id=_number(element, "id", 0, 127),
+        id=number(element, "id", 0, 127),
         name=element.get("name", ""),
-        clockrate=_number(element, "clockrate", 0, names.MAX_SSRC, default=0),
-        channels=_number(element, "channels", 1, 255, default=1),
+        clockrate=number(element, "clockrate", 0, names.MAX_SSRC, default=0),
+        channels=number(element, "channels", 1, 255, default=1),
         parameters=MappingProxyType(parameters) if parameters else EMPTY,
-        feedback=tuple(RtcpFeedback(_required(item, "type"), item.get("subtype")) for item in feedback),
+        feedback=tuple(RtcpFeedback(required(item, "type"), item.get("subtype")) for item in feedback),
     )
 
 
@@ -177,8 +139,8 @@ def _transport(element: ET.Element) -> Transport:
     return Transport(
         ufrag=element.get("ufrag", ""),
         pwd=element.get("pwd", ""),
-        candidates=tuple(map(_candidate, _all(element, clark(names.ICE_UDP, "candidate")))),
-        fingerprints=tuple(map(_fingerprint, _all(element, clark(names.DTLS, "fingerprint")))),
+        candidates=tuple(map(_candidate, children(element, clark(names.ICE_UDP, "candidate")))),
+        fingerprints=tuple(map(_fingerprint, children(element, clark(names.DTLS, "fingerprint")))),
         rtcp_mux=element.find(clark(names.ICE_UDP, "rtcp-mux")) is not None,
         web_socket_url=None if web_socket is None else web_socket.get("url"),
         sctp=None if sctp is None else _sctp(sctp),
@@ -187,18 +149,18 @@ def _transport(element: ET.Element) -> Transport:
 
 def _candidate(element: ET.Element) -> Candidate:
     return Candidate(
-        foundation=_required(element, "foundation"),
-        component=_number(element, "component", 1, 256),
-        protocol=_required(element, "protocol"),
-        priority=_number(element, "priority", 0, names.MAX_SSRC),
-        ip=_required(element, "ip"),
-        port=_number(element, "port", 0, 65_535),
-        type=_required(element, "type"),
-        generation=_number(element, "generation", 0, names.MAX_SSRC, default=0),
+        foundation=required(element, "foundation"),
+        component=number(element, "component", 1, 256),
+        protocol=required(element, "protocol"),
+        priority=number(element, "priority", 0, names.MAX_SSRC),
+        ip=required(element, "ip"),
+        port=number(element, "port", 0, 65_535),
+        type=required(element, "type"),
+        generation=number(element, "generation", 0, names.MAX_SSRC, default=0),
         id=element.get("id", ""),
-        network=_number(element, "network", 0, names.MAX_SSRC, default=0),
+        network=number(element, "network", 0, names.MAX_SSRC, default=0),
         rel_addr=element.get("rel-addr"),
-        rel_port=_optional_number(element, "rel-port", 65_535),
+        rel_port=optional_number(element, "rel-port", 65_535),
         tcptype=element.get("tcptype"),
     )
 
@@ -207,14 +169,14 @@ def _fingerprint(element: ET.Element) -> Fingerprint:
     value = (element.text or "").strip()
     if not value:
         raise JingleError("<fingerprint> is empty")
-    return Fingerprint(_required(element, "hash"), value, element.get("setup", "actpass"))
+    return Fingerprint(required(element, "hash"), value, element.get("setup", "actpass"))
 
 
 def _sctp(element: ET.Element) -> SctpMap:
     return SctpMap(
-        number=_number(element, "number", 0, 65_535),
+        number=number(element, "number", 0, 65_535),
         protocol=element.get("protocol", "webrtc-datachannel"),
-        streams=_number(element, "streams", 0, 65_536, default=1024),
+        streams=number(element, "streams", 0, 65_536, default=1024),
     )
 
 
@@ -222,7 +184,7 @@ def _sctp(element: ET.Element) -> SctpMap:
 
 
 def _json_messages(element: ET.Element) -> Iterator[SourceMap]:
-    for child in _all(element, _JSON_MESSAGE):
+    for child in children(element, _JSON_MESSAGE):
         sources = sources_from_json(child.text or "")
         if sources is not None:
             yield sources
@@ -252,17 +214,17 @@ def _sources(contents: Iterable[ET.Element]) -> SourceMap:
 
 def _media_sources(parent: ET.Element) -> MediaSources:
     return MediaSources(
-        tuple(map(_source, _all(parent, clark(names.SSMA, "source"), names.MAX_SOURCES))),
-        tuple(map(_group, _all(parent, clark(names.SSMA, "ssrc-group"), names.MAX_SOURCES))),
+        tuple(map(_source, children(parent, clark(names.SSMA, "source"), names.MAX_SOURCES))),
+        tuple(map(_group, children(parent, clark(names.SSMA, "ssrc-group"), names.MAX_SOURCES))),
     )
 
 
 def _source(element: ET.Element) -> Source:
-    parameters = _all(element, clark(names.SSMA, "parameter"))
+    parameters = children(element, clark(names.SSMA, "parameter"))
     info = element.find(clark(names.JITMEET, "ssrc-info"))
     owner = None if info is None else info.get("owner")
     return Source(
-        ssrc=_number(element, "ssrc", 0, names.MAX_SSRC),
+        ssrc=number(element, "ssrc", 0, names.MAX_SSRC),
         name=element.get("name"),
         # The owner was a full room JID once; its resource is the endpoint id that Jicofo writes today.
         owner=owner and owner.rpartition("/")[2],
@@ -272,9 +234,9 @@ def _source(element: ET.Element) -> Source:
 
 
 def _group(element: ET.Element) -> SourceGroup:
-    members = _all(element, clark(names.SSMA, "source"), names.MAX_GROUP)
-    ssrcs = tuple(_number(member, "ssrc", 0, names.MAX_SSRC) for member in members)
-    return SourceGroup(_required(element, "semantics").upper(), ssrcs)
+    members = children(element, clark(names.SSMA, "source"), names.MAX_GROUP)
+    ssrcs = tuple(number(member, "ssrc", 0, names.MAX_SSRC) for member in members)
+    return SourceGroup(required(element, "semantics").upper(), ssrcs)
 
 
 # --- the rest ----------------------------------------------------------------------------------------------
@@ -282,9 +244,9 @@ def _group(element: ET.Element) -> SourceGroup:
 
 def _bundle(element: ET.Element) -> tuple[str, ...]:
     """Names in the BUNDLE group (XEP-0338), empty where there is none."""
-    for group in _all(element, clark(names.GROUPING, "group")):
+    for group in children(element, clark(names.GROUPING, "group")):
         if group.get("semantics") == "BUNDLE":
-            return tuple(_required(child, "name") for child in _all(group, clark(names.GROUPING, "content")))
+            return tuple(required(child, "name") for child in children(group, clark(names.GROUPING, "content")))
     return ()
 
 
