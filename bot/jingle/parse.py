@@ -208,8 +208,8 @@ def _sources(contents: Iterable[ET.Element]) -> SourceMap:
             if parent is None or media not in {"audio", "video"}:
                 continue
             part = _media_sources(parent)
-            found = found.merged(SourceMap(audio=part) if media == "audio" else SourceMap(video=part))
-    return _bounded(found)
+            found = _bounded(found.merged(SourceMap(audio=part) if media == "audio" else SourceMap(video=part)))
+    return found
 
 
 def _media_sources(parent: ET.Element) -> MediaSources:
