@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 
 from bot.errors import ProtocolError
 from bot.jingle import names
@@ -197,6 +197,7 @@ def test_replay_web_client_accept() -> None:
 # --- round trips -------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(jingles())
 def test_round_trip(jingle: Jingle) -> None:
     assert over_the_wire(jingle) == jingle

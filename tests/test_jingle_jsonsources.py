@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.jingle import names
@@ -101,6 +101,7 @@ def test_huge_messages_are_not_even_read(monkeypatch: pytest.MonkeyPatch) -> Non
     assert caught.value.condition == "resource-constraint"
 
 
+@settings(deadline=None)
 @given(source_maps)
 def test_round_trip(sources: SourceMap) -> None:
     """Once read from JSON (owners together, camera by default), a map comes back as it is."""
@@ -119,6 +120,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=3), json_values, max_size=3))
 def test_any_message_is_read_or_refused(owners: dict[str, object]) -> None:
     try:

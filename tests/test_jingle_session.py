@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.jingle.answer import UnsupportedOfferError
-from bot.jingle.model import Action, Content, Jingle, Reason, SourceMap
+from bot.jingle.model import Action, Content, Jingle, MediaSources, Reason, SourceMap
 from bot.jingle.session import (
     IllegalTransitionError,
     JingleSession,
@@ -28,7 +28,7 @@ from bot.jingle.session import (
     refuse_p2p,
 )
 from bot.jingle.sources import Problem, ProblemKind
-from tests.jingle_support import audio_video, jingles, offer, own_transport
+from tests.jingle_support import audio_video, offer, own_transport
 
 ME = "5ace3d7e-0000@meet.jitsi/abc"
 OWN = audio_video(11, 12, 13)
@@ -257,6 +257,13 @@ def test_own_sources_come_and_go() -> None:
     assert session.own == more
 
 
+def test_own_groups_go_with_their_sources() -> None:
+    session = active()
+    rtx = OWN.video.sources[1]
+    session.source_remove(SourceMap(video=MediaSources((rtx,))))
+    assert session.own.video == MediaSources((OWN.video.sources[0],))
+
+
 def test_terminate_asks_for_a_restart() -> None:
     session = active()
     stanza = session.terminate("connectivity-error", "ICE failed", restart=True)
@@ -314,12 +321,25 @@ def test_direct_sessions_are_refused() -> None:
 # --- any order ---------------------------------------------------------------------------------------------
 
 
-@given(st.lists(jingles(), max_size=6), st.sampled_from(["fresh", "pending", "active"]))
+stanzas_of_the_focus = st.builds(
+    Jingle,
+    action=st.sampled_from([*Action, "content-modify"]),
+    sid=st.sampled_from([OFFER.sid, "other"]),
+    contents=st.sampled_from([OFFER.contents, OFFER.contents[:1], ()]),
+    sources=st.sampled_from([SourceMap(), ALICE, OWN, SourceMap(audio=ALICE.audio)]),
+    restart=st.sampled_from([None, True]),
+    info=st.sampled_from([(), ("{urn:x}hold",)]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(stanzas_of_the_focus, max_size=12), st.sampled_from(["fresh", "pending", "active"]))
 def test_whatever_comes_gets_exactly_one_reply(stanzas: list[Jingle], start: str) -> None:
     session = {"fresh": lambda: JingleSession(responder=ME), "pending": pending, "active": active}[start]()
     for now, stanza in enumerate(stanzas):
-        for sid in (stanza.sid, OFFER.sid):
-            outputs = session.feed(replace(stanza, sid=sid), float(now))
-            replies = [isinstance(output, ReplyResult | ReplyError) for output in outputs]
-            assert replies == [True, *[False] * (len(outputs) - 1)]
-            assert len(outputs) == 1 or isinstance(outputs[0], ReplyResult)
+        outputs = session.feed(stanza, float(now))
+        replies = [isinstance(output, ReplyResult | ReplyError) for output in outputs]
+        assert replies == [True, *[False] * (len(outputs) - 1)]
+        assert len(outputs) == 1 or isinstance(outputs[0], ReplyResult)
+        assert session.heard_at == float(now)
+        assert not len(session.remote) or session.state in {SessionState.PENDING, SessionState.ACTIVE}
