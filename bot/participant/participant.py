@@ -1,0 +1,281 @@
+"""One participant's life: connect, join, stand in the room, hold a media session, leave.
+
+The participant is the wiring of four folders: XMPP, Jingle, bridge and media. What may follow what is in
+``states``, when to try again in ``retry``; this file owns the tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from bot import events
+from bot.errors import BotError, ResumeRefusedError, RoomError
+from bot.participant.conference import Conference
+from bot.participant.config import ParticipantConfig
+from bot.participant.retry import Sleep, join_policy, resume_policy
+from bot.participant.states import FINAL, State, StateGraph
+from bot.participant.timing import PhaseTimer
+from bot.xmpp.connection import ConnectionLost, XmppConfig, XmppConnection
+
+log = structlog.get_logger(__name__)
+
+Connect = Callable[[XmppConfig, Callable[[str], None]], XmppConnection]
+
+
+class Participant:
+    """A participant of one room. ``run`` is its whole life; ``stop`` ends it from outside.
+
+    ``emit`` gets every event. ``sleep`` and ``clock`` (monotonic seconds) can be injected.
+    """
+
+    def __init__(
+        self,
+        config: ParticipantConfig,
+        *,
+        emit: events.EventSink,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        connect: Connect | None = None,
+    ) -> None:
+        self.config = config
+        self._emit_event = emit
+        self._sleep = sleep
+        self._clock = clock
+        self._connect = connect or (lambda conf, on_phase: XmppConnection(conf, on_phase=on_phase))
+        self._graph = StateGraph(clock())
+        self._timer = PhaseTimer(clock)
+        self._attempt = 0
+        self._stopping = asyncio.Event()
+        self._connection: XmppConnection | None = None
+        self._conference: Conference | None = None
+
+    def __repr__(self) -> str:
+        return f"<Participant {self.config.name} in {self.config.room}: {self.state}>"
+
+    @property
+    def state(self) -> State:
+        """Where the participant stands."""
+        return self._graph.state
+
+    @property
+    def conference(self) -> Conference | None:
+        """The room and the media session while they exist."""
+        return self._conference
+
+    def stop(self) -> None:
+        """Ask the participant to leave; ``run`` then returns."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Join, stay until ``stop``, leave. Raises the last BotError where it could not join or was removed.
+
+        Cancelled, it goes at once, without waiting for the room to see it.
+        """
+        try:
+            await self._live()
+        except BotError as error:
+            self._fail(error)
+            raise
+        finally:
+            await self._end()
+
+    async def _live(self) -> None:
+        joined = await self._until_stopped(self._join())
+        while joined and not self._stopping.is_set():
+            lost = await self._stay()
+            if lost is None:
+                return
+            joined = await self._until_stopped(self._come_back(lost))
+
+    async def _until_stopped(self, work: Any) -> bool:
+        """Run ``work`` unless ``stop`` comes first; True when it ended by itself."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return True
+            return False
+        finally:
+            await _end_tasks(task, stop)
+
+    # --- joining ---
+
+    async def _join(self) -> None:
+        self._attempt = 0
+        async for attempt in join_policy(self.config.retry, sleep=self._sleep, on_failure=self._attempt_failed):
+            with attempt:
+                self._attempt = attempt.retry_state.attempt_number
+                await self._join_once()
+
+    async def _join_once(self) -> None:
+        self._to(State.CONNECTING)
+        self._timer.restart()
+        settings = self.config.settings
+        self._emit(events.ConnectionCreating, url=settings.ws_url)
+        connection = self._connection = self._connect(self._xmpp_config(), self._phase)
+        try:
+            await connection.connect()
+            self._emit(
+                events.ConnectionEstablished,
+                jid=connection.jid,
+                seconds=self._timer.total,
+                phases=self._timer.picked("websocket", "sasl", "bind"),
+            )
+            self._to(State.JOINING)
+            self._conference = Conference(
+                self.config,
+                connection,
+                emit=self._emit,
+                on_phase=self._phase,
+                on_state=self._to,
+                timer=self._timer,
+            )
+            await self._conference.join()
+        except BaseException:
+            await self._drop()
+            raise
+
+    def _attempt_failed(self, attempt: int, error: BaseException, delay: float | None) -> None:
+        self._attempt_event(attempt, error, delay)
+        self._to(State.RETRYING)
+
+    def _attempt_event(self, attempt: int, error: BaseException, delay: float | None) -> None:
+        code = error.code if isinstance(error, BotError) else "internal"
+        self._attempt = attempt
+        self._emit(events.AttemptFailed, code=code, cause=str(error), delay=delay, seconds=self._timer.total)
+
+    # --- staying ---
+
+    async def _stay(self) -> ConnectionLost | None:
+        """Stand in the room until something ends that: None for ``stop``, else how the connection was lost."""
+        if self._connection is None or self._conference is None:
+            raise RuntimeError("a participant stays only in a room that it joined")
+        lost = asyncio.ensure_future(self._connection.wait_lost())
+        stop = asyncio.ensure_future(self._stopping.wait())
+        removed = asyncio.ensure_future(self._conference.run())
+        try:
+            await asyncio.wait({lost, stop, removed}, return_when=asyncio.FIRST_COMPLETED)
+            if removed.done():
+                removed.result()  # raises why the room is over for us
+            return None if stop.done() else lost.result()
+        finally:
+            await _end_tasks(lost, stop, removed)
+
+    async def _come_back(self, lost: ConnectionLost) -> None:
+        """Resume the stream while media goes on; where the server refuses, join anew."""
+        began = self._clock()
+        self._to(State.RESUMING)
+        self._emit(events.ConnectionDegraded, cause=lost.reason)
+        how = "resumed"
+        try:
+            await self._resume()
+        except BotError as error:
+            if not isinstance(error, ResumeRefusedError) and not error.retryable:
+                raise
+            how = "rejoined"
+            await self._drop()
+            await self._join()
+        else:
+            if self._conference is not None:
+                self._conference.resumed()
+        self._emit(events.ConnectionRecovered, how=how, seconds=self._clock() - began)
+
+    async def _resume(self) -> None:
+        connection = self._connection
+        if connection is None or not connection.resumable:
+            raise ResumeRefusedError("the server did not offer to resume the stream")
+        async for attempt in resume_policy(
+            within=connection.resume_seconds, sleep=self._sleep, on_failure=self._attempt_event
+        ):
+            with attempt:
+                await connection.resume()
+
+    # --- the end ---
+
+    def _fail(self, error: BotError) -> None:
+        if isinstance(error, RoomError) and self._graph.in_room:
+            self._emit(events.RemovedFromRoom, code=error.code, cause=str(error))
+        else:
+            self._emit(
+                events.JoinFailed,
+                code=error.code,
+                cause=str(error),
+                attempts=self._attempt,
+                seconds=self._timer.total,
+            )
+        self._to(State.FAILED)
+
+    async def _end(self) -> None:
+        clean = False
+        was_in_room = self._graph.in_room
+        if self.state not in FINAL:
+            self._to(State.LEAVING)
+        try:
+            if self._conference is not None and was_in_room and self._stopping.is_set():
+                clean = await self._conference.leave(self.config.settings.leave_timeout)
+        finally:
+            await self._drop()
+            if self.state is State.LEAVING:
+                self._to(State.LEFT)
+                self._emit(events.Left, clean=clean)
+
+    async def _drop(self) -> None:
+        """Close whatever is open: media first, then the connection.
+
+        No ghost stays behind: closing the stream makes the server send our leave to the room.
+        """
+        conference, self._conference = self._conference, None
+        connection, self._connection = self._connection, None
+        try:
+            if conference is not None:
+                await conference.close()
+        finally:
+            if connection is not None:
+                await connection.close()
+
+    # --- small things ---
+
+    def _to(self, state: State) -> None:
+        if state is self.state:
+            return
+        previous = self._graph.to(state, self._clock())
+        self._emit(events.StateChanged, previous=previous.value, state=state.value)
+
+    def _phase(self, phase: str) -> None:
+        self._emit(events.PhaseDone, phase=phase, seconds=self._timer.done(phase))
+
+    def _emit(self, kind: type[events.Event], **fields: Any) -> None:
+        event = kind(room=self.config.room, participant=self.config.name, attempt=max(self._attempt, 1), **fields)
+        try:
+            self._emit_event(event)
+        except Exception:
+            # A broken receiver of events (metrics, web-hook) never touches the call.
+            log.exception("An event receiver failed", event_name="event_receiver_failed", failed=event.name)
+
+    def _xmpp_config(self) -> XmppConfig:
+        settings = self.config.settings
+        return XmppConfig(
+            url=settings.ws_url,
+            domain=settings.login_domain,
+            room=self.config.room,
+            username=settings.username,
+            password=settings.password.get_secret_value() if settings.password else None,
+            token=settings.token.get_secret_value() if settings.token else None,
+            ca_file=settings.ca_file,
+            phase_timeout=settings.connect_timeout,
+            ping_interval=settings.ping_interval,
+        )
+
+
+async def _end_tasks(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what still runs and wait for it; results and errors of what is done were taken before."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,151 @@
+"""The room (XEP-0045): join with the presence that Jitsi expects, stay, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bot.errors import (
+    BannedError,
+    JoinTimeoutError,
+    MembersOnlyError,
+    NicknameConflictError,
+    RoomError,
+    RoomFullError,
+    RoomPasswordError,
+)
+from bot.xmpp.connection import XmppConnection
+from bot.xmpp.framing import NS_CLIENT
+from bot.xmpp.occupants import OccupantTable, RoomEvent, SelfJoined, SelfLeft
+from bot.xmpp.stanza_errors import StanzaError
+
+NS_MUC = "http://jabber.org/protocol/muc"
+
+
+#: Stanza error of a join, and what it means (XEP-0045 section 7.2).
+_JOIN_ERRORS: Mapping[str, tuple[type[RoomError], str, str | None]] = {
+    "not-authorized": (RoomPasswordError, "The room {room} asks for a password", "JITSI_ROOM_PASSWORD"),
+    "service-unavailable": (RoomFullError, "The room {room} is full", None),
+    "resource-constraint": (RoomFullError, "The room {room} is full", None),
+    "forbidden": (BannedError, "Banned from the room {room}", None),
+    "conflict": (NicknameConflictError, "The endpoint id is taken in {room}", None),
+    "not-allowed": (RoomError, "The room {room} can't be created or joined by this participant", None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPresence:
+    """What our presence says. ``caps`` is the ``<c/>`` element; ``sources`` Jitsi's SourceInfo by source name."""
+
+    nick: str
+    stats_id: str
+    caps: ET.Element
+    codecs: tuple[str, ...]
+    sources: Mapping[str, object] = field(default_factory=dict)
+    extra: tuple[ET.Element, ...] = ()
+
+    def elements(self) -> list[ET.Element]:
+        """The children of the presence, as current web clients order them."""
+        return [
+            _text("stats-id", self.stats_id),
+            self.caps,
+            _text("SourceInfo", json.dumps(self.sources)),
+            _text("jitsi_participant_codecList", ",".join(self.codecs)),
+            *self.extra,
+            _text("nick", self.nick, "http://jabber.org/protocol/nick"),
+        ]
+
+
+class Room:
+    """One room on one connection. ``on_event`` hears every change of its occupants, our own included."""
+
+    def __init__(
+        self, connection: XmppConnection, room_jid: str, *, on_event: Callable[[RoomEvent], None]
+    ) -> None:
+        self._connection = connection
+        self.jid = room_jid
+        self.own = f"{room_jid}/{connection.endpoint_id}"
+        self.occupants = OccupantTable(connection.endpoint_id)
+        self._on_event = on_event
+        self._joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left = asyncio.Event()
+        connection.on_presence(self._presence)
+
+    def __repr__(self) -> str:
+        return f"<Room {self.jid} {self.occupants!r}>"
+
+    async def join(self, presence: RoomPresence, *, password: str | None = None, timeout: float = 20.0) -> None:
+        """Enter the room; returns when our own presence came back. Raises the room errors of ``bot.errors``."""
+        muc = ET.Element(f"{{{NS_MUC}}}x")
+        if password is not None:
+            ET.SubElement(muc, f"{{{NS_MUC}}}password").text = password
+        self._send([muc, *presence.elements()])
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._joined)
+        except TimeoutError:
+            raise JoinTimeoutError(f"The room {self.jid} did not answer within {timeout:g} s") from None
+
+    def update_presence(self, presence: RoomPresence) -> None:
+        """Send our presence again, changed."""
+        self._send(presence.elements())
+
+    async def leave(self, timeout: float = 5.0) -> bool:
+        """Leave; True when our own unavailable presence was seen within ``timeout`` seconds."""
+        if self._left.is_set():
+            return True
+        self._send([], kind="unavailable")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._left.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Nobody waits for the join any more."""
+        self._joined.cancel()
+
+    def _send(self, children: list[ET.Element], kind: str | None = None) -> None:
+        stanza = ET.Element(f"{{{NS_CLIENT}}}presence", {"to": self.own} | ({"type": kind} if kind else {}))
+        stanza.extend(children)
+        self._connection.send(stanza)
+
+    def _presence(self, presence: ET.Element) -> None:
+        if presence.get("from", "").partition("/")[0].lower() != self.jid.lower():
+            return
+        if presence.get("type") == "error":
+            self._refused(presence)
+            return
+        for event in self.occupants.feed(presence):
+            if isinstance(event, SelfJoined) and not self._joined.done():
+                self._joined.set_result(None)
+            if isinstance(event, SelfLeft):
+                self._left.set()
+            self._on_event(event)
+
+    def _refused(self, presence: ET.Element) -> None:
+        if not self._joined.done():
+            self._joined.set_exception(join_error(presence, self.jid))
+
+
+def join_error(presence: ET.Element, room: str) -> RoomError:
+    """The error of a refused join (XEP-0045 section 7.2, and Jitsi's lobby)."""
+    error = StanzaError.from_iq(presence)
+    said = f": {error.text}" if error.text else ""
+    if error.condition == "registration-required":
+        lobby = next((item.text for item in error.details if item.tag.endswith("}lobbyroom")), None)
+        return MembersOnlyError(f"The room {room} admits members only{said}", lobby=lobby)
+    if error.condition not in _JOIN_ERRORS:
+        return RoomError(f"The room {room} refused the join: {error}")
+    kind, text, hint = _JOIN_ERRORS[error.condition]
+    return kind(f"{text.format(room=room)}{said}", hint=hint)
+
+
+def _text(name: str, text: str, namespace: str = NS_CLIENT) -> ET.Element:
+    element = ET.Element(f"{{{namespace}}}{name}")
+    element.text = text
+    return element

@@ -1,0 +1,54 @@
+"""The command line without a server: configuration, help, exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from bot import __version__
+from bot.cli import app
+
+runner = CliRunner()
+
+
+def test_check_config_prints_settings_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JITSI_TOKEN", "geheim")
+    result = runner.invoke(app, ["check-config"])
+    assert result.exit_code == 0
+    assert json.loads(result.output)["ws_url"] == "ws://localhost:8000"
+    assert "geheim" not in result.output
+
+
+def test_a_wrong_file_is_exit_2_and_names_the_setting(tmp_path: Path) -> None:
+    file = tmp_path / "bot.toml"
+    file.write_text("romm = 'x'")
+    result = runner.invoke(app, ["check-config", "--config", str(file)])
+    assert result.exit_code == 2
+    assert "did you mean 'room'" in result.output
+
+
+def test_a_wrong_flag_is_exit_2() -> None:
+    result = runner.invoke(app, ["run", "--bots", "0"])
+    assert result.exit_code == 2
+    assert "bots" in result.output
+
+
+def test_every_flag_shows_its_environment_twin() -> None:
+    command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    helps = {item.opts[0]: (item.help or "") for item in command.params if item.opts[0] != "--daemon"}
+    assert "[env: JITSI_ROOM]" in helps["--room"]
+    assert all("[env: JITSI_" in text for text in helps.values()), helps
+
+
+def test_version() -> None:
+    assert runner.invoke(app, ["version"]).output == f"jitsi-bot {__version__}\n"
+
+
+def test_the_shipped_configuration_is_valid() -> None:
+    result = runner.invoke(
+        app, ["check-config", "--config", str(Path(__file__).parents[1] / "config" / "bot.toml")]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["participants"]
