@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Protocol
 
 from bot import events
-from bot.errors import RoomError
-from bot.jingle.codec import build_jingle
-from bot.jingle.model import Action, Jingle, JingleError, Reason
-from bot.jingle.parse import parse_jingle
+from bot.bridge.session import MediaSession
+from bot.errors import BotError, RoomError
+from bot.jingle.codec import JingleError, build_jingle, parse_jingle
+from bot.jingle.model import Action, Jingle, SourceMap
+from bot.jingle.session import (
+    JingleSession,
+    OfferReceived,
+    Output,
+    ReplyError,
+    ReplyResult,
+    SessionState,
+    SessionTerminated,
+    SourcesAdded,
+    SourcesRemoved,
+    TransportReplaced,
+    refuse_p2p,
+)
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
 from bot.participant.config import ParticipantConfig
 from bot.participant.states import State
@@ -67,6 +79,11 @@ class Conference:
         self._focus_answered = False
         self._over: asyncio.Future[RoomError] = asyncio.get_running_loop().create_future()
         self.room = Room(connection, config.room_jid, on_event=self._room_event)
+        self._session = JingleSession(responder=connection.jid)
+        self._outputs: asyncio.Queue[Output] = asyncio.Queue(1000)
+        self._media_task: asyncio.Future[None] | None = None
+        #: The media session while there is one.
+        self.media: MediaSession | None = None
         self.tracks: list[SyntheticAudioTrack | SyntheticVideoTrack] = []
         connection.on_iq(JINGLE, self._jingle)
         connection.on_iq(features.DISCO_INFO, lambda ask: features.disco_answer(ask.payload, self._features))
@@ -91,28 +108,42 @@ class Conference:
             seconds=self._timer.total,
             phases=self._timer.picked("focus", "muc"),
         )
-        self._make_tracks()
+        self.tracks = self._new_tracks()
+        self._emit(events.TracksCreated, count=len(self.tracks))
         self._stand()
 
     async def run(self) -> None:
         """Stand in the room; asks for the focus again while it is away. Raises the RoomError that ends it."""
+        worker = asyncio.ensure_future(self._work())
+        try:
+            await self._stay()
+        finally:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+        raise self._over.result()
+
+    async def _stay(self) -> None:
         while not self._over.done():
             if self.room.occupants.focus is None and not self._focus_answered:
                 await self._ask_focus()
             await asyncio.wait({self._over}, timeout=FOCUS_PATIENCE)
-        raise self._over.result()
 
     def resumed(self) -> None:
-        """The stream is back: the state is what the room says."""
-        self._stand()
+        """The stream is back: the state is what the media session and the room say."""
+        if self.media is not None and self._session.state is SessionState.ACTIVE:
+            self._on_state(State.ACTIVE)
+        else:
+            self._stand()
 
     async def leave(self, timeout: float) -> bool:
         """Leave the room; True when our own unavailable presence was seen."""
         return await self.room.leave(timeout)
 
     async def close(self) -> None:
-        """Stop the tracks; may be called twice."""
+        """End the media session and stop the tracks; may be called twice."""
         self.room.close()
+        self._session.end()
+        await self._end_media()
         self._over.cancel()
         for track in self.tracks:
             track.stop()
@@ -135,28 +166,32 @@ class Conference:
         else:
             self._focus_answered = True
 
-    def _presence(self) -> RoomPresence:
-        """Nothing is published before a session asks for it: both sources begin muted (as web clients say it)."""
+    def _presence(self, *, published: bool = False) -> RoomPresence:
+        """Our presence; SourceInfo names our sources from the first session on, as web clients do it."""
+        endpoint = self._connection.endpoint_id
+        names = [f"{endpoint}-{track.kind[0]}0" for track in self.tracks] if published else []
         return RoomPresence(
             nick=self._config.name,
             stats_id=self._config.name,
             caps=features.caps_element(self._features),
             codecs=self._config.settings.codecs,
+            sources={name: {"muted": False} for name in names},
         )
 
-    def _make_tracks(self) -> None:
+    def _new_tracks(self) -> list[SyntheticAudioTrack | SyntheticVideoTrack]:
+        tracks: list[SyntheticAudioTrack | SyntheticVideoTrack] = []
         config, settings = self._config, self._config.settings
         if config.audio == "speech":
-            self.tracks.append(SyntheticAudioTrack(config.name, mode="speech"))
+            tracks.append(SyntheticAudioTrack(config.name, mode="speech"))
         elif config.audio == "tone":
-            self.tracks.append(SyntheticAudioTrack(config.name, mode="tone"))
+            tracks.append(SyntheticAudioTrack(config.name, mode="tone"))
         if config.video != "none":
-            self.tracks.append(
+            tracks.append(
                 SyntheticVideoTrack(
                     config.room, config.name, width=settings.width, height=settings.height, fps=settings.fps
                 )
             )
-        self._emit(events.TracksCreated, count=len(self.tracks))
+        return tracks
 
     # --- the room ---
 
@@ -181,26 +216,120 @@ class Conference:
                 pass
 
     def _focus_moved(self) -> None:
-        """The focus came or went while we stand in the room."""
-        if self.room.occupants.me is not None:
+        """The focus came or went while we stand in the room; media goes on without it."""
+        if self.room.occupants.me is not None and self.media is None:
             self._stand()
 
     # --- the focus ---
 
-    def _jingle(self, request: IqRequest) -> ET.Element | None:
+    def _jingle(self, request: IqRequest) -> None:
+        """Feed the session machine; what follows is done by ``run``, one output after the other."""
         try:
             jingle = parse_jingle(request.payload)
         except JingleError as error:
             raise StanzaError(error.condition, str(error), kind="modify") from error
-        if jingle.action == Action.SESSION_INITIATE:
-            asyncio.get_running_loop().call_soon(self._refuse, request.sender, jingle)
-        return None
+        # Only the room can vouch for the focus: a JID outside may call itself so, too.
+        if request.sender != f"{self.room.jid}/{FOCUS_NICK}":
+            self._refuse_p2p(request.sender, jingle)
+            return
+        for output in self._session.feed(jingle, self._timer.total):
+            if isinstance(output, ReplyError):
+                raise StanzaError(output.condition, output.text, kind=output.type)
+            if not isinstance(output, ReplyResult):
+                self._enqueue(output)
 
-    def _refuse(self, sender: str, offer: Jingle) -> None:
-        """Media sessions are not supported yet: the offer is refused cleanly (XEP-0166 section 7.4)."""
-        cause = "this version does not take media sessions"
-        self._emit(events.MediaFailed, code="media_unsupported", cause=cause)
-        end = Jingle(
-            action=Action.SESSION_TERMINATE, sid=offer.sid, reason=Reason("unsupported-applications", cause)
+    def _enqueue(self, output: Output) -> None:
+        try:
+            self._outputs.put_nowait(output)
+        except asyncio.QueueFull:
+            raise StanzaError("resource-constraint", "too many changes at once", kind="wait") from None
+
+    def _refuse_p2p(self, sender: str, jingle: Jingle) -> None:
+        """A direct session is refused (XEP-0166 section 6.3.2): this participant speaks with the bridge only."""
+        if jingle.action != Action.SESSION_INITIATE:
+            raise StanzaError("item-not-found", f"no session {jingle.sid}")
+        self._connection.ask(sender, build_jingle(refuse_p2p(jingle, responder=self._connection.jid)))
+
+    async def _work(self) -> None:
+        while True:
+            await self._handle(await self._outputs.get())
+
+    async def _handle(self, output: Output) -> None:
+        match output:
+            case OfferReceived(offer):
+                await self._end_media()
+                self._media_task = asyncio.ensure_future(self._media(offer))
+            case SessionTerminated():
+                await self._end_media()
+                condition = output.reason.condition if output.reason else "no reason given"
+                self._emit(events.MediaEnded, cause=condition)
+                self._stand()
+            case TransportReplaced():
+                self._media_failed("media_unsupported", "transport-replace is not supported yet")
+            case SourcesAdded(sources):
+                self._sources(events.RemoteSourceAdded, sources)
+            case SourcesRemoved(sources):
+                self._sources(events.RemoteSourceRemoved, sources)
+            case _:
+                pass
+
+    def _sources(
+        self, kind: type[events.RemoteSourceAdded | events.RemoteSourceRemoved], sources: SourceMap
+    ) -> None:
+        for media, found in (("audio", sources.audio), ("video", sources.video)):
+            for item in found.sources:
+                self._emit(kind, source=item.name or "", media=media, ssrc=item.ssrc, owner=item.owner)
+
+    # --- the media session ---
+
+    async def _media(self, offer: Jingle) -> None:
+        """Accept ``offer`` and hold the session until its transport is gone."""
+        settings = self._config.settings
+        self._timer.restart()
+        self._on_phase("offer")
+        self._on_state(State.NEGOTIATING)
+        self._sources(events.RemoteSourceAdded, offer.sources)
+        try:
+            media = self.media = MediaSession(offer, addresses=settings.ice_addresses, on_phase=self._on_phase)
+            own = media.ssrcs.sources(self._connection.endpoint_id, [track.kind for track in self.tracks])
+            transport = await media.gather()
+            accept = self._session.accept(transport, own, {"video_codecs": (settings.video_codec,), "data": False})
+            self._connection.ask(f"{self.room.jid}/{FOCUS_NICK}", build_jingle(accept))
+            self.room.update_presence(self._presence(published=True))
+            await media.connect(self.tracks, video_codec=settings.video_codec, timeout=settings.media_timeout)
+        except BotError as error:
+            self._media_failed(error.code, str(error))
+            return
+        self._on_state(State.ACTIVE)
+        self._emit(
+            events.MediaConnected,
+            channel="none",
+            seconds=self._timer.total,
+            phases=self._timer.picked("offer", "ice", "dtls"),
         )
-        self._connection.ask(sender, build_jingle(end))
+        await media.wait_ended()
+        self._media_failed("media_failed", "the bridge closed the transport or does not answer any more")
+
+    def _media_failed(self, code: str, cause: str) -> None:
+        """Say it, and ask the focus for another session (it limits how often)."""
+        self._emit(events.MediaFailed, code=code, cause=cause)
+        if self._session.state in (SessionState.PENDING, SessionState.ACTIVE):
+            stanza = self._session.terminate("connectivity-error", cause, restart=code != "media_unsupported")
+            self._connection.ask(f"{self.room.jid}/{FOCUS_NICK}", build_jingle(stanza))
+        self._stand()
+
+    async def _end_media(self) -> None:
+        task, self._media_task = self._media_task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        media, self.media = self.media, None
+        if media is not None:
+            await media.close()
+            self._make_tracks_anew()
+
+    def _make_tracks_anew(self) -> None:
+        """Aiortc's senders stop their tracks at their end: the next session gets new ones."""
+        for track in self.tracks:
+            track.stop()
+        self.tracks = self._new_tracks()

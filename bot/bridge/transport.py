@@ -1,0 +1,161 @@
+"""ICE, DTLS and SRTP of one media session, over aiortc's ORTC objects; the same for both ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal
+
+from aiortc import (
+    RTCCertificate,
+    RTCDtlsFingerprint,
+    RTCDtlsParameters,
+    RTCIceCandidate,
+    RTCIceParameters,
+    RTCIceTransport,
+)
+
+from bot.bridge._aiortc import TappedDtlsTransport, TransportSequence, make_gatherer, set_controlling
+from bot.errors import DtlsFailedError, IceFailedError
+from bot.jingle.model import Candidate, Fingerprint, Transport
+
+Role = Literal["client", "bridge"]
+
+
+@lru_cache(maxsize=1)
+def process_certificate() -> RTCCertificate:
+    """One certificate serves every participant of the process."""
+    return RTCCertificate.generateCertificate()
+
+
+class MediaTransport:
+    """One bundled transport. ``client``: ICE controlled, DTLS client; ``bridge``: controlling, server."""
+
+    def __init__(
+        self,
+        role: Role = "client",
+        *,
+        addresses: Sequence[str] = (),
+        on_phase: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._role = role
+        self._on_phase = on_phase
+        self._gatherer = make_gatherer(addresses)
+        self._ice = RTCIceTransport(self._gatherer)
+        set_controlling(self._ice, controlling=role == "bridge")
+        self.dtls = TappedDtlsTransport(self._ice, process_certificate())
+        self.dtls.take_role(server=role == "bridge")
+        self.sequence = TransportSequence()
+        self._ended = asyncio.Event()
+        self.dtls.on("statechange", self._watch)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<MediaTransport {self._role} ice={self._ice.state} dtls={self.dtls.state}>"
+
+    async def gather(self) -> Transport:
+        """Open the sockets; returns our side in Jingle's words. Raises IceFailedError without any candidate."""
+        await self._gatherer.gather()
+        candidates = self._gatherer.getLocalCandidates()
+        if not candidates:
+            raise IceFailedError("No host address for ICE", hint="JITSI_ICE_ADDRESSES names the ones to offer")
+        ice = self._gatherer.getLocalParameters()
+        setup = "active" if self._role == "client" else "actpass"
+        return Transport(
+            ufrag=ice.usernameFragment or "",
+            pwd=ice.password or "",
+            candidates=tuple(_to_jingle(item, number) for number, item in enumerate(candidates)),
+            fingerprints=tuple(
+                Fingerprint(item.algorithm, item.value, setup)
+                for item in self.dtls.getLocalParameters().fingerprints
+                if item.algorithm == "sha-256"
+            ),
+            rtcp_mux=True,
+        )
+
+    async def connect(self, remote: Transport, timeout: float = 30.0) -> None:
+        """Connect to ``remote``: ICE, then DTLS, each within ``timeout`` s. IceFailedError or DtlsFailedError."""
+        for candidate in remote.candidates:
+            if candidate.component == 1 and candidate.protocol.lower() == "udp":
+                await self._ice.addRemoteCandidate(_from_jingle(candidate))
+        await self._ice.addRemoteCandidate(None)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._ice.start(RTCIceParameters(usernameFragment=remote.ufrag, password=remote.pwd))
+        except TimeoutError:
+            raise IceFailedError(f"ICE did not connect within {timeout:g} s") from None
+        if self._ice.state != "completed":
+            raise IceFailedError("No pair of ICE candidates works", hint="is UDP to the bridge's port open?")
+        self._on_phase("ice")
+        try:
+            async with asyncio.timeout(timeout):
+                await self.dtls.start(_dtls_parameters(remote))
+        except TimeoutError:
+            raise DtlsFailedError(f"DTLS did not finish within {timeout:g} s") from None
+        if self.dtls.state != "connected":
+            raise DtlsFailedError("The DTLS handshake failed, or the fingerprint does not match")
+        self._on_phase("dtls")
+
+    async def wait_closed(self) -> None:
+        """Return when the other side closed, or the path was lost (ICE consent, RFC 7675)."""
+        await self._ended.wait()
+
+    async def send(self, data: bytes) -> None:
+        """Send one RTP or RTCP packet, not yet encrypted; a peer that is gone is no error of the sender."""
+        try:
+            await self.dtls.send_packet(data)
+        except ConnectionError:
+            self._ended.set()
+
+    async def close(self) -> None:
+        """Close everything; may be called twice, and in the middle of ``connect``."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ended.set()
+        try:
+            await self.dtls.stop()
+        finally:
+            await self._ice.stop()
+
+    def _watch(self) -> None:
+        if self.dtls.state in ("closed", "failed"):
+            self._ended.set()
+
+
+def _dtls_parameters(remote: Transport) -> RTCDtlsParameters:
+    return RTCDtlsParameters(
+        fingerprints=[RTCDtlsFingerprint(algorithm=item.hash, value=item.value) for item in remote.fingerprints]
+    )
+
+
+def _to_jingle(item: RTCIceCandidate, number: int) -> Candidate:
+    return Candidate(
+        foundation=item.foundation,
+        component=item.component,
+        protocol=item.protocol,
+        priority=item.priority,
+        ip=item.ip,
+        port=item.port,
+        type=item.type,
+        id=f"c{number}",
+        rel_addr=item.relatedAddress,
+        rel_port=item.relatedPort,
+        tcptype=item.tcpType,
+    )
+
+
+def _from_jingle(item: Candidate) -> RTCIceCandidate:
+    return RTCIceCandidate(
+        component=item.component,
+        foundation=item.foundation,
+        ip=item.ip,
+        port=item.port,
+        priority=item.priority,
+        protocol=item.protocol,
+        type=item.type,
+        relatedAddress=item.rel_addr,
+        relatedPort=item.rel_port,
+        tcpType=item.tcptype,
+    )
