@@ -162,7 +162,8 @@ def _plane_view(frame: VideoFrame, index: int) -> Luma:
 class SyntheticAudioTrack(PacedTrack):
     """A sound for each name: syllables of a voice (``speech``) or a steady ``tone``; 48 kHz s16, 20 ms frames.
 
-    ``level`` is the RMS in dBFS. ``frequency`` is the fundamental in whole Hz, from the name when None. The
+    ``level`` is the RMS in dBFS. Stereo is the default because aiortc codes stereo and takes 3 dB off mono.
+    ``frequency`` is the fundamental in whole Hz, from the name when None. The
     same name and ``seed`` give the same samples. Raises ValueError for what can't be made.
     """
 
@@ -175,7 +176,7 @@ class SyntheticAudioTrack(PacedTrack):
         mode: Mode = "speech",
         level: float = -20.0,
         seed: int = 0,
-        channels: int = 1,
+        channels: int = 2,
         frequency: int | None = None,
         clock: Clock | None = None,
     ) -> None:
