@@ -104,14 +104,8 @@ class Settings(BaseSettings):
         default=("av1", "vp9", "vp8", "h264"),
         description="Codecs named to the room as receivable; a short list moves the whole room off the others",
     )
-    decode: Literal["none", "all"] = Field(default="none", description="Decode what others send")
-    receive_height: int = Field(default=360, ge=0, le=4320, description="Tallest picture asked of the bridge")
-    last_n: int = Field(default=-1, ge=-1, description="Most video sources asked of the bridge; -1 = all")
     ice_addresses: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host addresses that ICE offers, 127.0.0.1 allowed [default: all but loopback]"
-    )
-    bridge_channel: Literal["auto", "sctp", "websocket", "none"] = Field(
-        default="auto", description="Bridge channel: what is offered, SCTP first"
     )
 
     # --- time ---

@@ -122,3 +122,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_environment_twins() -> None:
     assert settings.environment_name("room_password") == "JITSI_ROOM_PASSWORD"
+
+
+def test_the_readme_lists_every_setting() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    missing = [name for name in settings.Settings.model_fields if f"| `{name}` |" not in text]
+    assert missing == []

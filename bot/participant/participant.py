@@ -21,6 +21,7 @@ from bot.participant.retry import Sleep, join_policy, resume_policy
 from bot.participant.states import FINAL, State, StateGraph
 from bot.participant.timing import PhaseTimer
 from bot.xmpp.connection import ConnectionLost, XmppConfig, XmppConnection
+from bot.xmpp.keepalive import keep_alive
 
 log = structlog.get_logger(__name__)
 
@@ -160,13 +161,25 @@ class Participant:
         lost = asyncio.ensure_future(self._connection.wait_lost())
         stop = asyncio.ensure_future(self._stopping.wait())
         removed = asyncio.ensure_future(self._conference.run())
+        settings = self.config.settings
+        polling = asyncio.ensure_future(
+            keep_alive(
+                settings.keepalive_url,
+                settings.keepalive_interval,
+                self._keep_alive_failed,
+                ca_file=settings.ca_file,
+            )
+        )
         try:
             await asyncio.wait({lost, stop, removed}, return_when=asyncio.FIRST_COMPLETED)
             if removed.done():
                 removed.result()  # raises why the room is over for us
             return None if stop.done() else lost.result()
         finally:
-            await _end_tasks(lost, stop, removed)
+            await _end_tasks(lost, stop, removed, polling)
+
+    def _keep_alive_failed(self, cause: str) -> None:
+        self._emit(events.KeepAliveFailed, cause=cause)
 
     async def _come_back(self, lost: ConnectionLost) -> None:
         """Resume the stream while media goes on; where the server refuses, join anew."""

@@ -290,7 +290,7 @@ class XmppConnection:
                 url,
                 protocols=("xmpp",),
                 max_msg_size=self._config.max_frame_bytes,
-                ssl=_ssl_context(self._config.ca_file),
+                ssl=ssl_context(self._config.ca_file),
                 autoping=True,
             )
         except (aiohttp.ClientError, OSError) as error:
@@ -516,7 +516,8 @@ async def _close(ws: aiohttp.ClientWebSocketResponse) -> None:
             await ws.close()
 
 
-def _ssl_context(ca_file: Path | None) -> ssl.SSLContext | bool:
+def ssl_context(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """What aiohttp verifies servers with: the system's CAs, or those of ``ca_file``. Raises TlsError."""
     if ca_file is None:
         return True
     try:
