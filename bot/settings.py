@@ -96,8 +96,8 @@ class Settings(BaseSettings):
     # --- media ---
     audio: AudioSource = Field(default="speech", description="Sound to publish")
     video: VideoSource = Field(default="pattern", description="Picture to publish")
-    width: int = Field(default=640, ge=16, le=3840, multiple_of=2, description="Width of the picture in pixels")
-    height: int = Field(default=360, ge=16, le=2160, multiple_of=2, description="Height in pixels")
+    width: int = Field(default=640, ge=160, le=3840, multiple_of=2, description="Width of the picture in pixels")
+    height: int = Field(default=360, ge=90, le=2160, multiple_of=2, description="Height in pixels")
     fps: int = Field(default=30, ge=1, le=60, description="Frames per second")
     video_codec: Literal["vp8", "h264"] = Field(default="vp8", description="Codec of the published picture")
     codecs: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     ice_addresses: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host addresses that ICE offers, 127.0.0.1 allowed [default: all but loopback]"
     )
+
+    bridge_channel: Literal["sctp", "none"] = Field(
+        default="sctp", description="Bridge channel; none for a bridge that has SCTP off"
+    )
+    receive_height: int = Field(default=360, ge=0, le=4320, description="Tallest picture asked of the bridge")
+    last_n: int = Field(default=-1, ge=-1, description="Most video sources asked of the bridge; -1 = all")
 
     # --- time ---
     connect_timeout: Seconds = Field(default=10.0, description="Limit of each connection phase")

@@ -8,10 +8,11 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import Any
 
+from bot.bridge.channel import Message, SctpBridgeChannel
 from bot.bridge.transport import MediaTransport
 from bot.jingle.answer import bundle_transport
 from bot.jingle.codec import build_jingle, parse_jingle
-from bot.jingle.model import Action, Jingle, Reason, Transport
+from bot.jingle.model import Action, Jingle, Reason, SctpMap, Transport
 from bot.xmpp.framing import serialize
 from tests.conftest import CAPTURES
 
@@ -23,11 +24,14 @@ ME = "focus@focus.meet.jitsi/focus"
 
 
 def recorded_offer(transport: Transport, sid: str) -> Jingle:
-    """The session-initiate that a real Jicofo sent, with ``transport`` in place of its bridge's, without SCTP."""
-    text = (CAPTURES / "probe-media-ws-alice.xml").read_text()
+    """The session-initiate that a real Jicofo sent, with ``transport`` in place of its bridge's."""
+    text = (CAPTURES / "probe-media-sctp-alice.xml").read_text()
     start = text.rindex("<iq", 0, text.index('action="session-initiate"'))
     offer = parse_jingle(ET.fromstring(text[start : text.index("</iq>", start) + 5])[0])
-    contents = tuple(replace(item, transport=transport) for item in offer.contents)
+    contents = tuple(
+        replace(item, transport=replace(transport, sctp=SctpMap() if item.media == "application" else None))
+        for item in offer.contents
+    )
     return replace(offer, sid=sid, contents=contents)
 
 
@@ -39,8 +43,15 @@ class Leg:
         self.sid = sid
         self.transport = MediaTransport("bridge", addresses=("127.0.0.1",))
         self.accept: Jingle | None = None
+        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.channel = SctpBridgeChannel(self.transport.dtls, self.messages.put_nowait)
         self.packets = 0
         self.connected = asyncio.Event()
+
+    async def close(self) -> None:
+        """Close channel and transport."""
+        await self.channel.close()
+        await self.transport.close()
 
 
 class Focus:
@@ -75,7 +86,7 @@ class Focus:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for leg in self.legs.values():
-            await leg.transport.close()
+            await leg.close()
         if self._writer is not None:
             self._writer.close()
             await self._writer.wait_closed()
@@ -146,7 +157,7 @@ class Focus:
         self._sessions += 1
         leg = self.legs[endpoint] = Leg(endpoint, f"session{self._sessions}")
         if old is not None:
-            await old.transport.close()
+            await old.close()
         offer = recorded_offer(await leg.transport.gather(), leg.sid)
         self._iq(f"{self.room}/{endpoint}", build_jingle(offer))
 
@@ -158,6 +169,7 @@ class Focus:
         leg.transport.dtls.on_rtp = received
         await leg.transport.connect(remote, 10)
         leg.connected.set()
+        await leg.channel.accept()
 
     async def _forwarding(self) -> None:
         while True:

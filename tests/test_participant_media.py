@@ -65,6 +65,20 @@ async def test_two_bots_publish_and_receive_each_other(stack: Stack, focus: Focu
         assert leg.accept is not None
         names = {source.name for source in (*leg.accept.sources.audio.sources, *leg.accept.sources.video.sources)}
         assert names == {f"{leg.endpoint}-a0", f"{leg.endpoint}-v0"}
+    for leg, watched in (
+        (leg, seen if leg.endpoint in str(one.conference.room.own) else other) for leg in focus.legs.values()
+    ):
+        wanted = await asyncio.wait_for(leg.messages.get(), 10)
+        assert wanted["colibriClass"] == "ReceiverVideoConstraints"
+        assert wanted["defaultConstraints"] == {"maxHeight": 360}
+        leg.channel.send({"colibriClass": "DominantSpeakerEndpointChangeEvent", "dominantSpeakerEndpoint": "abc"})
+        speaker = await watched.wait("dominant_speaker_changed")
+        assert speaker.as_dict()["endpoint"] == "abc"
+        before = watched.names().count("remote_source_added")
+        entry = {"source": "abc-v0", "owner": "abc", "ssrc": 5}
+        leg.channel.send({"colibriClass": "VideoSourcesMap", "mappedSources": [entry, "broken"]})
+        added = await watched.wait("remote_source_added", before + 1)
+        assert (added.as_dict()["source"], added.as_dict()["ssrc"]) == ("abc-v0", 5)
     me = one.conference.room.occupants.me
     assert me is not None
     assert set(me.sources) == {f"{me.endpoint}-a0", f"{me.endpoint}-v0"}
@@ -98,7 +112,7 @@ async def test_media_goes_on_while_the_bridge_is_gone_a_new_session_is_asked_for
     task = asyncio.create_task(one.run())
     await seen.wait("media_connected")
     (leg,) = focus.legs.values()
-    await leg.transport.close()
+    await leg.close()
     failed = await seen.wait("media_failed")
     assert isinstance(failed, events.MediaFailed)
     async with asyncio.timeout(10):

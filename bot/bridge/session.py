@@ -17,6 +17,7 @@ from aiortc.rtcrtpparameters import (
 )
 
 from bot.bridge._aiortc import make_sender, sent_by
+from bot.bridge.channel import Message, SctpBridgeChannel
 from bot.bridge.receive import ReceiveStatistics
 from bot.bridge.transport import MediaTransport
 from bot.errors import UnsupportedMediaError
@@ -77,6 +78,7 @@ class MediaSession:
         *,
         addresses: Sequence[str] = (),
         on_phase: Callable[[str], None] = lambda _: None,
+        on_message: Callable[[Message], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._offer = offer
@@ -91,6 +93,10 @@ class MediaSession:
         self.received = ReceiveStatistics()
         self.ssrcs = OwnSsrcs.choose()
         self._senders: list[RTCRtpSender] = []
+        #: The bridge channel, where SCTP is offered and wanted.
+        self.channel: SctpBridgeChannel | None = None
+        if on_message is not None and self._remote.sctp is not None:
+            self.channel = SctpBridgeChannel(self.transport.dtls, on_message, port=self._remote.sctp.number)
 
     def __repr__(self) -> str:
         return f"<MediaSession {self.transport!r} sent {self.sent[0]} received {self.received.packets}>"
@@ -108,6 +114,8 @@ class MediaSession:
     async def connect(self, tracks: Sequence[MediaStreamTrack], *, video_codec: str, timeout: float) -> None:
         """Connect and publish ``tracks``. Raises a MediaError."""
         await self.transport.connect(self._remote, timeout)
+        if self.channel is not None:
+            await self.channel.start()
         for track in tracks:
             await self._publish(track, "opus" if track.kind == "audio" else video_codec)
 
@@ -121,6 +129,8 @@ class MediaSession:
         try:
             for sender in senders:
                 await sender.stop()
+            if self.channel is not None:
+                await self.channel.close()
         finally:
             await self.transport.close()
 

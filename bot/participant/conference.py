@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bot import events
+from bot.bridge.channel import Message, mapped_sources, receiver_constraints
 from bot.bridge.session import MediaSession
 from bot.errors import BotError, RoomError
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
@@ -74,7 +75,7 @@ class Conference:
         self._on_phase = on_phase
         self._on_state = on_state
         self._timer = timer
-        self._features = features.features(sctp=False)
+        self._features = features.features(sctp=config.settings.bridge_channel == "sctp")
         self._machine_uid = uuid.uuid4().hex
         self._focus_answered = False
         self._over: asyncio.Future[RoomError] = asyncio.get_running_loop().create_future()
@@ -290,10 +291,17 @@ class Conference:
         self._on_state(State.NEGOTIATING)
         self._sources(events.RemoteSourceAdded, offer.sources)
         try:
-            media = self.media = MediaSession(offer, addresses=settings.ice_addresses, on_phase=self._on_phase)
+            media = self.media = MediaSession(
+                offer,
+                addresses=settings.ice_addresses,
+                on_phase=self._on_phase,
+                on_message=self._bridge_message if settings.bridge_channel == "sctp" else None,
+            )
             own = media.ssrcs.sources(self._connection.endpoint_id, [track.kind for track in self.tracks])
             transport = await media.gather()
-            accept = self._session.accept(transport, own, {"video_codecs": (settings.video_codec,), "data": False})
+            accept = self._session.accept(
+                transport, own, {"video_codecs": (settings.video_codec,), "data": media.channel is not None}
+            )
             self._connection.ask(f"{self.room.jid}/{FOCUS_NICK}", build_jingle(accept))
             self.room.update_presence(self._presence(published=True))
             await media.connect(self.tracks, video_codec=settings.video_codec, timeout=settings.media_timeout)
@@ -303,12 +311,40 @@ class Conference:
         self._on_state(State.ACTIVE)
         self._emit(
             events.MediaConnected,
-            channel="none",
+            channel=media.channel.name if media.channel else "none",
             seconds=self._timer.total,
             phases=self._timer.picked("offer", "ice", "dtls"),
         )
+        if media.channel is not None:
+            await self._greet_bridge(media)
         await media.wait_ended()
         self._media_failed("media_failed", "the bridge closed the transport or does not answer any more")
+
+    async def _greet_bridge(self, media: MediaSession) -> None:
+        """Say what we want as soon as the channel is open: before that the bridge sends no video."""
+        settings, channel = self._config.settings, media.channel
+        opening = asyncio.ensure_future(channel.wait_open() if channel else media.wait_ended())
+        ended = asyncio.ensure_future(media.wait_ended())
+        try:
+            await asyncio.wait({opening, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            opening.cancel()
+            ended.cancel()
+        if channel is not None and opening.done():
+            self._on_phase("channel")
+            channel.send(receiver_constraints(max_height=settings.receive_height, last_n=settings.last_n))
+
+    def _bridge_message(self, message: Message) -> None:
+        match message["colibriClass"]:
+            case "DominantSpeakerEndpointChangeEvent":
+                endpoint = str(message.get("dominantSpeakerEndpoint", ""))
+                self._emit(events.DominantSpeakerChanged, endpoint=endpoint)
+            case "VideoSourcesMap" | "AudioSourcesMap" as kind:
+                media = "video" if kind == "VideoSourcesMap" else "audio"
+                for source, owner, ssrc in mapped_sources(message):
+                    self._emit(events.RemoteSourceAdded, source=source, media=media, ssrc=ssrc, owner=owner)
+            case _:
+                pass  # newer bridges say more than we know
 
     def _media_failed(self, code: str, cause: str) -> None:
         """Say it, and ask the focus for another session (it limits how often)."""
