@@ -94,7 +94,7 @@ def parse_message(data: str | bytes) -> Message | None:
 
 
 def receiver_constraints(*, max_height: int, last_n: int) -> Message:
-    """What we want to receive: at most ``last_n`` video sources (-1 all), each up to ``max_height`` pixels tall."""
+    """What we want to receive: up to ``last_n`` video sources (-1 all), each up to ``max_height`` pixels tall."""
     return {
         "colibriClass": "ReceiverVideoConstraints",
         "lastN": last_n,
