@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh Debian machine with Python 3.11 or newer: make run, make test.
+# One command does everything on a fresh Debian machine with Python 3.11 or newer: make test.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
