@@ -1,0 +1,506 @@
+"""One conference as the focus leads it: who is in, who has a session, who knows which sources. Pure."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from xml.etree import ElementTree as ET
+
+from bot.embedded.offer import (
+    Features,
+    bridge_sources,
+    build_offer,
+    owned,
+    ssrcs,
+    strip_simulcast,
+    subtract,
+    with_owner,
+)
+from bot.embedded.presence import focus_presence
+from bot.embedded.stanza import (
+    IQ,
+    NS_CAPS,
+    NS_DISCO_INFO,
+    NS_JINGLE,
+    NS_MUC_ADMIN,
+    NS_MUC_USER,
+    PRESENCE,
+    Jid,
+    child,
+    element,
+    error_reply,
+    iq_result,
+)
+from bot.errors import BotError
+from bot.jingle.answer import bundle_transport
+from bot.jingle.codec import JingleError, build_jingle, parse_jingle
+from bot.jingle.model import Action, Jingle, Reason, SourceMap, Transport
+
+FOCUS_NICK = "focus"
+_JINGLE = f"{{{NS_JINGLE}}}jingle"
+_DISCO = f"{{{NS_DISCO_INFO}}}query"
+_UNKNOWN_SESSION = "urn:xmpp:jingle:errors:1"
+#: Restart requests: this many seconds apart, and so many a minute (as Jicofo limits them).
+RESTART_INTERVAL, RESTARTS_A_MINUTE = 5.0, 5
+
+
+@dataclass(frozen=True, slots=True)
+class FocusConfig:
+    """Who the focus is and how long it waits (seconds)."""
+
+    jid: str = "focus@auth.meet.jitsi/focus"
+    muc_domain: str = "muc.meet.jitsi"
+    min_participants: int = 2
+    single_participant_timeout: float = 20.0
+    owner_delay: float = 0.03
+    disco_timeout: float = 5.0
+    empty_room_timeout: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this stanza; ``from`` and ``to`` are set."""
+
+    stanza: ET.Element
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEndpoint:
+    """The bridge shall open its side of a transport, and say ``opened`` or ``failed``."""
+
+    room: str
+    endpoint: str
+    sid: str
+    features: Features
+    bridge_sources: SourceMap
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectEndpoint:
+    """The bridge shall connect to the participant's side."""
+
+    room: str
+    endpoint: str
+    sid: str
+    transport: Transport
+
+
+@dataclass(frozen=True, slots=True)
+class SetSources:
+    """The bridge shall take these as the participant's sources."""
+
+    room: str
+    endpoint: str
+    sources: SourceMap
+
+
+@dataclass(frozen=True, slots=True)
+class CloseEndpoint:
+    """The bridge shall close the participant's transport."""
+
+    room: str
+    endpoint: str
+    sid: str
+
+
+Output = Send | OpenEndpoint | ConnectEndpoint | SetSources | CloseEndpoint
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """A participant. ``sid`` is set from when his transport is opened; ``active`` once he has accepted."""
+
+    nick: str
+    jid: str
+    affiliation: str = "none"
+    features: Features | None = None
+    disco_deadline: float | None = None
+    owner_at: float | None = None
+    sid: str | None = None
+    offered: bool = False
+    active: bool = False
+    #: He ended his session himself: no new one until he asks.
+    refused: bool = False
+    sources: SourceMap = field(default_factory=SourceMap)
+    #: What he was told, by owner.
+    told: dict[str, SourceMap] = field(default_factory=dict)
+    restarts: list[float] = field(default_factory=list)
+
+
+class Conference:
+    """A room with the focus in it. Methods return what to do."""
+
+    def __init__(self, room: str, config: FocusConfig, now: float, *, rng: random.Random) -> None:
+        self.room = room
+        self.members: dict[str, Member] = {}
+        #: True when the focus is out of the room again.
+        self.ended = False
+        self._config = config
+        self._rng = rng
+        self._bridge_sources = bridge_sources(rng)
+        self._bridge_session = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        self._presence_id = f"{rng.getrandbits(24):06x}"
+        self._bridges: int | None = None
+        self._empty_at: float | None = now + config.empty_room_timeout
+        self._alone_at: float | None = None
+        self._requests: dict[str, tuple[str, str]] = {}
+
+    # --- the room ------------------------------------------------------------------------------------------
+
+    def join(self) -> list[Output]:
+        """Enter the room."""
+        return [self._own_presence(join=True)]
+
+    def end(self) -> list[Output]:
+        """Leave the room and close what is open."""
+        outputs: list[Output] = []
+        for member in self.members.values():
+            outputs += self._close(member)
+        self.members.clear()
+        self.ended = True
+        attributes = {"type": "unavailable", "from": self._config.jid, "to": f"{self.room}/{FOCUS_NICK}"}
+        return [*outputs, Send(ET.Element(PRESENCE, attributes))]
+
+    def presence(self, stanza: ET.Element, now: float) -> list[Output]:
+        """Take a presence of the room."""
+        nick = Jid.parse(stanza.get("from", "")).resource
+        kind = stanza.get("type")
+        if nick == FOCUS_NICK or not nick:
+            return self._forget() if kind in {"unavailable", "error"} else []
+        if kind == "unavailable":
+            return self._left(nick, now)
+        return self._present(nick, stanza, now) if kind is None else []
+
+    def _forget(self) -> list[Output]:
+        """The focus is out of the room (refused, kicked, or the room destroyed)."""
+        outputs: list[Output] = []
+        for member in self.members.values():
+            outputs += self._close(member)
+        self.members.clear()
+        self.ended = True
+        return outputs
+
+    def _present(self, nick: str, stanza: ET.Element, now: float) -> list[Output]:
+        item = stanza.find(f"{{{NS_MUC_USER}}}x/{{{NS_MUC_USER}}}item")
+        affiliation = item.get("affiliation", "none") if item is not None else "none"
+        member = self.members.get(nick)
+        if member is not None:
+            member.affiliation = affiliation
+            return []
+        member = Member(nick, item.get("jid", "") if item is not None else "", affiliation)
+        self.members[nick] = member
+        self._empty_at = None
+        if len(self.members) >= self._config.min_participants:
+            self._alone_at = None
+        self._elect(now)
+        member.disco_deadline = now + self._config.disco_timeout
+        query = element("query", NS_DISCO_INFO)
+        caps = stanza.find(f"{{{NS_CAPS}}}c")
+        if caps is not None:
+            query.set("node", f"{caps.get('node')}#{caps.get('ver')}")
+        return [self._request("disco", member, "get", query)]
+
+    def _elect(self, now: float) -> None:
+        """Choose an owner where there is none: whoever came first."""
+        if any(member.affiliation == "owner" or member.owner_at is not None for member in self.members.values()):
+            return
+        first = next(iter(self.members.values()), None)
+        if first is not None:
+            first.owner_at = now + self._config.owner_delay
+
+    def _left(self, nick: str, now: float) -> list[Output]:
+        member = self.members.pop(nick, None)
+        if member is None:
+            return []
+        outputs = self._close(member)
+        if not self.members:
+            return [*outputs, *self.end()]
+        self._elect(now)
+        outputs += self._reconcile()
+        return [*outputs, *self._watch_alone(now)]
+
+    def _watch_alone(self, now: float) -> list[Output]:
+        if len(self.members) < self._config.min_participants and any(m.sid for m in self.members.values()):
+            self._alone_at = now + self._config.single_participant_timeout
+        return []
+
+    def _own_presence(self, *, join: bool = False) -> Send:
+        to = f"{self.room}/{FOCUS_NICK}"
+        return Send(focus_presence(self._config.jid, to, self._presence_id, bridges=self._bridges, join=join))
+
+    # --- time ----------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`tick` has something to do next, None if never."""
+        deadlines = [self._empty_at, self._alone_at]
+        for member in self.members.values():
+            deadlines += [member.owner_at, member.disco_deadline]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def tick(self, now: float) -> list[Output]:
+        """Do what is due."""
+        if self._empty_at is not None and self._empty_at <= now:
+            return self.end()
+        outputs: list[Output] = []
+        for member in list(self.members.values()):
+            if member.owner_at is not None and member.owner_at <= now:
+                outputs.append(self._grant(member))
+            if member.disco_deadline is not None and member.disco_deadline <= now:
+                outputs += self._discovered(member, Features())
+        if self._alone_at is not None and self._alone_at <= now:
+            self._alone_at = None
+            outputs += self._end_sessions("expired", "Idle session timeout")
+        return outputs
+
+    def _grant(self, member: Member) -> Send:
+        member.owner_at = None
+        member.affiliation = "owner"
+        query = element("query", NS_MUC_ADMIN)
+        child(query, "item", NS_MUC_ADMIN, affiliation="owner", jid=Jid.parse(member.jid).bare)
+        return self._iq("set", self.room, query, self._new_id())
+
+    def _end_sessions(self, condition: str, text: str) -> list[Output]:
+        outputs: list[Output] = []
+        for member in self.members.values():
+            if member.sid is not None:
+                outputs += self.terminate(member, condition, text)
+        self._bridges = 0
+        return [*outputs, self._own_presence()]
+
+    # --- requests ------------------------------------------------------------------------------------------
+
+    def _new_id(self) -> str:
+        return f"{self._rng.getrandbits(48):012x}"
+
+    def _iq(self, kind: str, to: str, payload: ET.Element, identifier: str) -> Send:
+        iq = ET.Element(IQ, {"type": kind, "id": identifier, "from": self._config.jid, "to": to})
+        iq.append(payload)
+        return Send(iq)
+
+    def _request(self, purpose: str, member: Member, kind: str, payload: ET.Element) -> Send:
+        identifier = self._new_id()
+        self._requests[identifier] = (purpose, member.nick)
+        return self._iq(kind, f"{self.room}/{member.nick}", payload, identifier)
+
+    def answer(self, stanza: ET.Element) -> list[Output]:
+        """Take the answer to a request of ours."""
+        purpose, nick = self._requests.pop(stanza.get("id", ""), ("", ""))
+        member = self.members.get(nick)
+        if member is None or Jid.parse(stanza.get("from", "")).resource != nick:
+            return []
+        failed = stanza.get("type") == "error"
+        if purpose == "disco" and member.features is None:
+            query = stanza.find(_DISCO)
+            features = Features()
+            if not failed and query is not None:
+                features = Features.parse(f.get("var", "") for f in query.iter(f"{{{NS_DISCO_INFO}}}feature"))
+            return self._discovered(member, features)
+        if purpose == "offer" and failed:
+            member.refused = True
+            return self._close(member)
+        return []
+
+    def _discovered(self, member: Member, features: Features) -> list[Output]:
+        member.features = features
+        member.disco_deadline = None
+        return self._invite()
+
+    def _invite(self) -> list[Output]:
+        """Have transports opened for all who may have a session and have none."""
+        if len(self.members) < self._config.min_participants:
+            return []
+        outputs: list[Output] = []
+        for member in self.members.values():
+            if member.features is not None and member.sid is None and not member.refused:
+                member.sid = f"{self._rng.getrandbits(64):x}"
+                outputs.append(
+                    OpenEndpoint(self.room, member.nick, member.sid, member.features, self._bridge_sources)
+                )
+        if outputs and self._bridges != 1:
+            self._bridges = 1
+            outputs.append(self._own_presence())
+        return outputs
+
+    # --- the bridge ----------------------------------------------------------------------------------------
+
+    def _with_session(self, endpoint: str, sid: str) -> Member | None:
+        member = self.members.get(endpoint)
+        return member if member is not None and member.sid == sid else None
+
+    def opened(self, endpoint: str, sid: str, transport: Transport, now: float) -> list[Output]:
+        """Offer the session: the bridge's side is there. Where he is alone by now, his time runs."""
+        member = self._with_session(endpoint, sid)
+        if member is None or member.features is None:
+            return []
+        offer = build_offer(
+            member.features,
+            transport,
+            sid=sid,
+            initiator=self._config.jid,
+            bridge_session=self._bridge_session,
+            sources=self._initial_sources(member),
+        )
+        member.offered = True
+        return [self._request("offer", member, "set", offer), *self._watch_alone(now)]
+
+    def failed(self, endpoint: str, sid: str) -> list[Output]:
+        """End the session whose transport is no more."""
+        member = self._with_session(endpoint, sid)
+        if member is None:
+            return []
+        outputs = self.terminate(member, "connectivity-error", "The transport was lost")
+        return [*outputs, *self._reconcile()]
+
+    def _initial_sources(self, member: Member) -> SourceMap:
+        assert member.features is not None
+        total = self._bridge_sources if member.features.rewriting else SourceMap()
+        for owner, sources in self._wanted(member).items():
+            member.told[owner] = sources
+            total = total.merged(self._spelled(member, owner, sources))
+        return total
+
+    def _spelled(self, member: Member, owner: str, sources: SourceMap) -> SourceMap:
+        """Owners are endpoint ids in JSON, and addresses in the room in elements."""
+        json_sources = member.features is not None and member.features.json_sources
+        return with_owner(sources, owner if json_sources else f"{self.room}/{owner}")
+
+    # --- sources -------------------------------------------------------------------------------------------
+
+    def _wanted(self, member: Member) -> dict[str, SourceMap]:
+        """What ``member`` should know: nothing with SSRC rewriting, as the bridge tells him then."""
+        if member.features is None or member.features.rewriting:
+            return {}
+        return {
+            other.nick: strip_simulcast(other.sources)
+            for other in self.members.values()
+            if other is not member and other.sources
+        }
+
+    def _reconcile(self) -> list[Output]:
+        """Tell each participant the difference between what he knows and what he should know."""
+        outputs: list[Output] = []
+        for member in self.members.values():
+            if not member.active:
+                continue
+            wanted = self._wanted(member)
+            for owner in list({**member.told, **wanted}):
+                old, new = member.told.get(owner, SourceMap()), wanted.get(owner, SourceMap())
+                outputs += self._tell(member, Action.SOURCE_REMOVE, owner, subtract(old, new))
+                outputs += self._tell(member, Action.SOURCE_ADD, owner, subtract(new, old))
+            member.told = wanted
+        return outputs
+
+    def _tell(self, member: Member, action: Action, owner: str, sources: SourceMap) -> list[Output]:
+        if not sources or member.sid is None or member.features is None:
+            return []
+        jingle = Jingle(
+            action=action,
+            sid=member.sid,
+            initiator=self._config.jid,
+            sources=self._spelled(member, owner, sources),
+            json_sources=member.features.json_sources,
+        )
+        return [self._request("sources", member, "set", build_jingle(jingle))]
+
+    # --- the participant's requests ------------------------------------------------------------------------
+
+    def request(self, stanza: ET.Element, payload: ET.Element, now: float) -> list[Output]:
+        """Take a request that a participant sent to the focus in the room."""
+        if payload.tag != _JINGLE or stanza.get("type") != "set":
+            return [Send(error_reply(stanza, "service-unavailable"))]
+        try:
+            jingle = parse_jingle(payload)
+        except JingleError as error:
+            return [Send(error_reply(stanza, "bad-request", str(error)))]
+        member = self.members.get(Jid.parse(stanza.get("from", "")).resource)
+        if member is None or member.sid is None or not member.offered or jingle.sid != member.sid:
+            unknown = element("unknown-session", _UNKNOWN_SESSION)
+            return [Send(error_reply(stanza, "item-not-found", f"No session {jingle.sid}", details=unknown))]
+        return self._jingle(stanza, jingle, member, now)
+
+    def _jingle(self, stanza: ET.Element, jingle: Jingle, member: Member, now: float) -> list[Output]:
+        handlers: dict[str, Callable[[ET.Element, Jingle, Member], list[Output]]] = {
+            Action.SESSION_ACCEPT: self._accept,
+            Action.TRANSPORT_ACCEPT: self._accept,
+            Action.SOURCE_ADD: self._source_add,
+            Action.SOURCE_REMOVE: self._source_remove,
+            Action.SESSION_INFO: lambda iq, _jingle, _member: [Send(iq_result(iq))],
+            Action.TRANSPORT_INFO: lambda iq, _jingle, _member: [Send(iq_result(iq))],
+            Action.SESSION_TERMINATE: lambda iq, end, who: self._terminated(iq, end, who, now),
+        }
+        handler = handlers.get(jingle.action)
+        if handler is None:
+            return [Send(error_reply(stanza, "feature-not-implemented", f"action '{jingle.action}'"))]
+        return handler(stanza, jingle, member)
+
+    def _accept(self, stanza: ET.Element, jingle: Jingle, member: Member) -> list[Output]:
+        assert member.sid is not None
+        try:
+            transport = bundle_transport(jingle)
+        except BotError as error:
+            return [Send(error_reply(stanza, "bad-request", str(error)))]
+        conflict = self._conflict(jingle.sources, member)
+        if conflict is not None:
+            return [Send(error_reply(stanza, "bad-request", conflict))]
+        member.active = True
+        member.sources = owned(jingle.sources, member.nick)
+        return [
+            Send(iq_result(stanza)),
+            SetSources(self.room, member.nick, member.sources),
+            ConnectEndpoint(self.room, member.nick, member.sid, transport),
+            *self._reconcile(),
+        ]
+
+    def _conflict(self, sources: SourceMap, member: Member) -> str | None:
+        """Whose SSRC is taken again, None if all are free."""
+        mine = ssrcs(sources)
+        for other in self.members.values():
+            if other is not member and (taken := mine & ssrcs(other.sources)):
+                return f"SSRC {min(taken)} is used by {other.nick}"
+        return None
+
+    def _source_add(self, stanza: ET.Element, jingle: Jingle, member: Member) -> list[Output]:
+        conflict = self._conflict(jingle.sources, member)
+        if conflict is not None:
+            return [Send(error_reply(stanza, "bad-request", conflict))]
+        added = subtract(owned(jingle.sources, member.nick), member.sources)
+        return self._changed(stanza, member, member.sources.merged(added))
+
+    def _source_remove(self, stanza: ET.Element, jingle: Jingle, member: Member) -> list[Output]:
+        return self._changed(stanza, member, subtract(member.sources, jingle.sources))
+
+    def _changed(self, stanza: ET.Element, member: Member, sources: SourceMap) -> list[Output]:
+        member.sources = sources
+        changed = SetSources(self.room, member.nick, sources)
+        return [Send(iq_result(stanza)), changed, *self._reconcile()]
+
+    def _terminated(self, stanza: ET.Element, jingle: Jingle, member: Member, now: float) -> list[Output]:
+        if jingle.restart:
+            member.restarts = [at for at in member.restarts if at > now - 60]
+            too_soon = bool(member.restarts) and member.restarts[-1] > now - RESTART_INTERVAL
+            if too_soon or len(member.restarts) >= RESTARTS_A_MINUTE:
+                return [Send(error_reply(stanza, "resource-constraint", "Too many restart requests"))]
+            member.restarts.append(now)
+        else:
+            member.refused = True
+        outputs = [Send(iq_result(stanza)), *self._close(member), *self._reconcile()]
+        return [*outputs, *self._invite()]
+
+    # --- the end of a session ------------------------------------------------------------------------------
+
+    def terminate(self, member: Member, condition: str, text: str) -> list[Output]:
+        """End a participant's session and tell him why; ``condition`` is a reason of XEP-0166 section 7.4."""
+        outputs: list[Output] = []
+        if member.sid is not None and member.offered:
+            jingle = Jingle(action=Action.SESSION_TERMINATE, sid=member.sid, reason=Reason(condition, text))
+            outputs.append(self._request("terminate", member, "set", build_jingle(jingle)))
+        return [*outputs, *self._close(member)]
+
+    def _close(self, member: Member) -> list[Output]:
+        sid, member.sid = member.sid, None
+        member.offered = member.active = False
+        member.sources = SourceMap()
+        member.told = {}
+        return [CloseEndpoint(self.room, member.nick, sid)] if sid is not None else []

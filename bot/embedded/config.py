@@ -1,0 +1,55 @@
+"""Names, limits and rooms of the embedded deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPolicy:
+    """Who may enter a room. ``banned`` holds bare addresses or domains; ``members_only`` sends to the lobby."""
+
+    password: str | None = None
+    max_occupants: int | None = None
+    banned: frozenset[str] = frozenset()
+    members_only: bool = False
+
+
+OPEN_ROOM = RoomPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedConfig:
+    """What the embedded server is; the names are docker-jitsi-meet's. Times in seconds, sizes in bytes.
+
+    ``rooms`` are policies by room name (the part before ``@``). ``accounts`` are user names with passwords for
+    SASL PLAIN. ``restrict_room_creation`` lets only the focus create rooms, as docker-jitsi-meet does.
+    """
+
+    domain: str = "meet.jitsi"
+    auth_domain: str = "auth.meet.jitsi"
+    muc_domain: str = "muc.meet.jitsi"
+    focus_domain: str = "focus.meet.jitsi"
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    rooms: Mapping[str, RoomPolicy] = field(default_factory=dict)
+    restrict_room_creation: bool = False
+    resume_timeout: float = 60.0
+    max_unacked: int = 2000
+    max_frame_bytes: int = 512 * 1024
+    #: Stanzas sent before the server asks for an acknowledgement (XEP-0198 section 4).
+    ack_every: int = 5
+    #: How long the last participant keeps the media session.
+    single_participant_timeout: float = 20.0
+    #: Participants needed before anybody gets a media session.
+    min_participants: int = 2
+    #: How long after the first join the focus gives ownership.
+    owner_delay: float = 0.03
+    disco_timeout: float = 5.0
+    #: How long the focus waits for participants in a room that nobody enters.
+    empty_room_timeout: float = 15.0
+
+    @property
+    def focus_jid(self) -> str:
+        """Full address of the focus in the embedded server."""
+        return f"focus@{self.auth_domain}/focus"
