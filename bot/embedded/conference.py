@@ -5,18 +5,19 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
-from bot.embedded.offer import (
-    Features,
-    bridge_sources,
-    build_offer,
-    owned,
-    ssrcs,
-    strip_simulcast,
-    subtract,
-    with_owner,
+from bot.embedded import sharing
+from bot.embedded.offer import Features, bridge_sources, build_offer, owned, subtract
+from bot.embedded.orders import (
+    CloseEndpoint,
+    ConnectEndpoint,
+    FocusConfig,
+    Member,
+    OpenEndpoint,
+    Output,
+    Send,
+    SetSources,
 )
 from bot.embedded.presence import focus_presence
 from bot.embedded.stanza import (
@@ -44,89 +45,6 @@ _DISCO = f"{{{NS_DISCO_INFO}}}query"
 _UNKNOWN_SESSION = "urn:xmpp:jingle:errors:1"
 #: Restart requests: this many seconds apart, and so many a minute (as Jicofo limits them).
 RESTART_INTERVAL, RESTARTS_A_MINUTE = 5.0, 5
-
-
-@dataclass(frozen=True, slots=True)
-class FocusConfig:
-    """Who the focus is and how long it waits (seconds)."""
-
-    jid: str = "focus@auth.meet.jitsi/focus"
-    muc_domain: str = "muc.meet.jitsi"
-    min_participants: int = 2
-    single_participant_timeout: float = 20.0
-    owner_delay: float = 0.03
-    disco_timeout: float = 5.0
-    empty_room_timeout: float = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send this stanza; ``from`` and ``to`` are set."""
-
-    stanza: ET.Element
-
-
-@dataclass(frozen=True, slots=True)
-class OpenEndpoint:
-    """The bridge shall open its side of a transport, and say ``opened`` or ``failed``."""
-
-    room: str
-    endpoint: str
-    sid: str
-    features: Features
-    bridge_sources: SourceMap
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectEndpoint:
-    """The bridge shall connect to the participant's side."""
-
-    room: str
-    endpoint: str
-    sid: str
-    transport: Transport
-
-
-@dataclass(frozen=True, slots=True)
-class SetSources:
-    """The bridge shall take these as the participant's sources."""
-
-    room: str
-    endpoint: str
-    sources: SourceMap
-
-
-@dataclass(frozen=True, slots=True)
-class CloseEndpoint:
-    """The bridge shall close the participant's transport."""
-
-    room: str
-    endpoint: str
-    sid: str
-
-
-Output = Send | OpenEndpoint | ConnectEndpoint | SetSources | CloseEndpoint
-
-
-@dataclass(eq=False, slots=True)
-class Member:
-    """A participant. ``sid`` is set from when his transport is opened; ``active`` once he has accepted."""
-
-    nick: str
-    jid: str
-    affiliation: str = "none"
-    features: Features | None = None
-    disco_deadline: float | None = None
-    owner_at: float | None = None
-    sid: str | None = None
-    offered: bool = False
-    active: bool = False
-    #: He ended his session himself: no new one until he asks.
-    refused: bool = False
-    sources: SourceMap = field(default_factory=SourceMap)
-    #: What he was told, by owner.
-    told: dict[str, SourceMap] = field(default_factory=dict)
-    restarts: list[float] = field(default_factory=list)
 
 
 class Conference:
@@ -340,7 +258,7 @@ class Conference:
             sid=sid,
             initiator=self._config.jid,
             bridge_session=self._bridge_session,
-            sources=self._initial_sources(member),
+            sources=sharing.initial(self.room, self.members, member, self._bridge_sources),
         )
         member.offered = True
         return [self._request("offer", member, "set", offer), *self._watch_alone(now)]
@@ -353,56 +271,10 @@ class Conference:
         outputs = self.terminate(member, "connectivity-error", "The transport was lost")
         return [*outputs, *self._reconcile()]
 
-    def _initial_sources(self, member: Member) -> SourceMap:
-        assert member.features is not None
-        total = self._bridge_sources if member.features.rewriting else SourceMap()
-        for owner, sources in self._wanted(member).items():
-            member.told[owner] = sources
-            total = total.merged(self._spelled(member, owner, sources))
-        return total
-
-    def _spelled(self, member: Member, owner: str, sources: SourceMap) -> SourceMap:
-        """Owners are endpoint ids in JSON, and addresses in the room in elements."""
-        json_sources = member.features is not None and member.features.json_sources
-        return with_owner(sources, owner if json_sources else f"{self.room}/{owner}")
-
-    # --- sources -------------------------------------------------------------------------------------------
-
-    def _wanted(self, member: Member) -> dict[str, SourceMap]:
-        """What ``member`` should know: nothing with SSRC rewriting, as the bridge tells him then."""
-        if member.features is None or member.features.rewriting:
-            return {}
-        return {
-            other.nick: strip_simulcast(other.sources)
-            for other in self.members.values()
-            if other is not member and other.sources
-        }
-
     def _reconcile(self) -> list[Output]:
         """Tell each participant the difference between what he knows and what he should know."""
-        outputs: list[Output] = []
-        for member in self.members.values():
-            if not member.active:
-                continue
-            wanted = self._wanted(member)
-            for owner in list({**member.told, **wanted}):
-                old, new = member.told.get(owner, SourceMap()), wanted.get(owner, SourceMap())
-                outputs += self._tell(member, Action.SOURCE_REMOVE, owner, subtract(old, new))
-                outputs += self._tell(member, Action.SOURCE_ADD, owner, subtract(new, old))
-            member.told = wanted
-        return outputs
-
-    def _tell(self, member: Member, action: Action, owner: str, sources: SourceMap) -> list[Output]:
-        if not sources or member.sid is None or member.features is None:
-            return []
-        jingle = Jingle(
-            action=action,
-            sid=member.sid,
-            initiator=self._config.jid,
-            sources=self._spelled(member, owner, sources),
-            json_sources=member.features.json_sources,
-        )
-        return [self._request("sources", member, "set", build_jingle(jingle))]
+        news = sharing.news(self.room, self._config.jid, self.members)
+        return [self._request("sources", member, "set", build_jingle(jingle)) for member, jingle in news]
 
     # --- the participant's requests ------------------------------------------------------------------------
 
@@ -441,7 +313,7 @@ class Conference:
             transport = bundle_transport(jingle)
         except BotError as error:
             return [Send(error_reply(stanza, "bad-request", str(error)))]
-        conflict = self._conflict(jingle.sources, member)
+        conflict = sharing.conflict(self.members, member, jingle.sources)
         if conflict is not None:
             return [Send(error_reply(stanza, "bad-request", conflict))]
         member.active = True
@@ -453,16 +325,8 @@ class Conference:
             *self._reconcile(),
         ]
 
-    def _conflict(self, sources: SourceMap, member: Member) -> str | None:
-        """Whose SSRC is taken again, None if all are free."""
-        mine = ssrcs(sources)
-        for other in self.members.values():
-            if other is not member and (taken := mine & ssrcs(other.sources)):
-                return f"SSRC {min(taken)} is used by {other.nick}"
-        return None
-
     def _source_add(self, stanza: ET.Element, jingle: Jingle, member: Member) -> list[Output]:
-        conflict = self._conflict(jingle.sources, member)
+        conflict = sharing.conflict(self.members, member, jingle.sources)
         if conflict is not None:
             return [Send(error_reply(stanza, "bad-request", conflict))]
         added = subtract(owned(jingle.sources, member.nick), member.sources)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from xml.etree import ElementTree as ET
 
-from bot.embedded.conference import Conference, FocusConfig, Output, Send
+from bot.embedded.conference import Conference
+from bot.embedded.orders import FocusConfig, Output, Send
 from bot.embedded.stanza import (
     IQ,
     NS_DISCO_INFO,

@@ -14,9 +14,9 @@ import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from bot.embedded.bridge import Bridge
-from bot.embedded.conference import FocusConfig
 from bot.embedded.config import EmbeddedConfig
 from bot.embedded.core import Close, Output, ToFocus, Write, XmppCore
+from bot.embedded.orders import FocusConfig
 from bot.embedded.owner import Alarm
 from bot.embedded.service import FocusService
 from bot.errors import ConfigurationError

@@ -10,7 +10,8 @@ from xml.etree import ElementTree as ET
 import structlog
 
 from bot.embedded.bridge import Bridge
-from bot.embedded.conference import (
+from bot.embedded.focus import Focus
+from bot.embedded.orders import (
     CloseEndpoint,
     ConnectEndpoint,
     FocusConfig,
@@ -19,7 +20,6 @@ from bot.embedded.conference import (
     Send,
     SetSources,
 )
-from bot.embedded.focus import Focus
 from bot.embedded.owner import Alarm, Tasks
 from bot.errors import MediaError
 

@@ -1,0 +1,76 @@
+"""Which participant should know which sources, and what he has yet to be told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bot.embedded.offer import ssrcs, strip_simulcast, subtract, with_owner
+from bot.embedded.orders import Member
+from bot.jingle.model import Action, Jingle, SourceMap
+
+Members = Mapping[str, Member]
+
+
+def spelled(room: str, member: Member, owner: str, sources: SourceMap) -> SourceMap:
+    """Owners are endpoint ids in JSON, and addresses in the room in elements."""
+    json_sources = member.features is not None and member.features.json_sources
+    return with_owner(sources, owner if json_sources else f"{room}/{owner}")
+
+
+def wanted(members: Members, member: Member) -> dict[str, SourceMap]:
+    """What ``member`` should know, by owner: nothing with SSRC rewriting, as the bridge tells him then."""
+    if member.features is None or member.features.rewriting:
+        return {}
+    return {
+        other.nick: strip_simulcast(other.sources)
+        for other in members.values()
+        if other is not member and other.sources
+    }
+
+
+def initial(room: str, members: Members, member: Member, bridge_sources: SourceMap) -> SourceMap:
+    """The sources of an offer; they count as told."""
+    total = bridge_sources if member.features is not None and member.features.rewriting else SourceMap()
+    member.told = wanted(members, member)
+    for owner, sources in member.told.items():
+        total = total.merged(spelled(room, member, owner, sources))
+    return total
+
+
+def news(room: str, initiator: str, members: Members) -> list[tuple[Member, Jingle]]:
+    """What each participant with an accepted session has yet to be told; it counts as told."""
+    found: list[tuple[Member, Jingle]] = []
+    for member in members.values():
+        if member.active and member.sid is not None:
+            found += [(member, jingle) for jingle in _news_for(room, initiator, members, member, member.sid)]
+    return found
+
+
+def _news_for(room: str, initiator: str, members: Members, member: Member, sid: str) -> list[Jingle]:
+    now = wanted(members, member)
+    told, member.told = member.told, now
+    found = []
+    for owner in {**told, **now}:
+        old, new = told.get(owner, SourceMap()), now.get(owner, SourceMap())
+        changes = ((Action.SOURCE_REMOVE, subtract(old, new)), (Action.SOURCE_ADD, subtract(new, old)))
+        found += [
+            Jingle(
+                action=action,
+                sid=sid,
+                initiator=initiator,
+                sources=spelled(room, member, owner, sources),
+                json_sources=member.features is not None and member.features.json_sources,
+            )
+            for action, sources in changes
+            if sources
+        ]
+    return found
+
+
+def conflict(members: Members, member: Member, sources: SourceMap) -> str | None:
+    """Whose SSRC is taken again, None if all are free."""
+    mine = ssrcs(sources)
+    for other in members.values():
+        if other is not member and (taken := mine & ssrcs(other.sources)):
+            return f"SSRC {min(taken)} is used by {other.nick}"
+    return None
