@@ -1,0 +1,138 @@
+"""What a receiver tells the bridge: receiver reports once a second, transport-wide-cc feedback ten times."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from bot.bridge import rtcp
+from bot.bridge.receive import ReceiveStatistics, StreamStats
+from bot.bridge.rtp import RtpError, parse_header, transport_sequence
+from bot.bridge.twcc import ArrivalRecorder
+
+FEEDBACK_INTERVAL = 0.1
+REPORT_INTERVAL = 1.0
+#: A stream that was silent for longer is left out of the reports (RFC 3550 section 6.2.1: five intervals).
+SILENT_AFTER = 5.0
+
+
+class ReceiverReports:
+    """Report blocks from the statistics. Pure: ``now`` in seconds, monotonic, is a parameter."""
+
+    def __init__(self, statistics: ReceiveStatistics) -> None:
+        self._statistics = statistics
+        self._prior: dict[int, tuple[int, int]] = {}
+        self._sender_reports: dict[int, tuple[int, float]] = {}
+
+    def feed(self, packet: rtcp.Packet, now: float) -> None:
+        """Note a sender report of a stream that is known; anything else is none of its business."""
+        if isinstance(packet, rtcp.SenderReport) and packet.ssrc in self._statistics.streams:
+            self._sender_reports[packet.ssrc] = (packet.ntp >> 16 & 0xFFFFFFFF, now)
+
+    def blocks(self, now: float) -> list[rtcp.ReportBlock]:
+        """One block for each stream heard lately; each call begins a new interval."""
+        return [
+            self._block(stream, now)
+            for stream in self._statistics.streams.values()
+            if now - stream.last < SILENT_AFTER
+        ]
+
+    def _block(self, stream: StreamStats, now: float) -> rtcp.ReportBlock:
+        prior_expected, prior_packets = self._prior.get(stream.ssrc, (0, 0))
+        self._prior[stream.ssrc] = (stream.expected, stream.packets)
+        expected = stream.expected - prior_expected
+        missing = expected - (stream.packets - prior_packets)
+        last_sr, came = self._sender_reports.get(stream.ssrc, (0, now))
+        return rtcp.ReportBlock(
+            ssrc=stream.ssrc,
+            fraction_lost=min(255, (missing << 8) // expected) if expected > 0 and missing > 0 else 0,
+            lost=stream.lost,
+            highest=stream._highest,
+            jitter=int(stream.jitter),
+            last_sr=last_sr,
+            delay=int((now - came) * 65_536),
+        )
+
+
+class MediaFeedback:
+    """Sends the feedback of one transport. ``rtp`` and ``rtcp`` take what comes, decrypted, and are cheap.
+
+    ``transport_cc_ids`` gives the id of the transport-wide-cc extension for each payload type of the offer: ids
+    are per media. ``send`` sends one RTCP packet and raises nothing when the peer is gone.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bytes], Awaitable[None]],
+        statistics: ReceiveStatistics,
+        *,
+        ssrc: int,
+        cname: str,
+        transport_cc_ids: Mapping[int, int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._send = send
+        self._ssrc = ssrc
+        self._cname = cname
+        self._ids = transport_cc_ids
+        self._clock = clock
+        self._arrivals = ArrivalRecorder()
+        self._reports = ReceiverReports(statistics)
+        self._media_ssrc = 0
+        self._next_report = clock() + REPORT_INTERVAL
+        self._task: asyncio.Task[None] | None = None
+        #: RTCP packets that could not be read.
+        self.malformed = 0
+
+    def rtp(self, data: bytes) -> None:
+        """Take one RTP packet. Padding-only probes count like any other; what is no RTP is left out."""
+        try:
+            header = parse_header(data)
+        except RtpError:
+            return
+        ext_id = self._ids.get(header.payload_type)
+        sequence = None if ext_id is None else transport_sequence(data, header, ext_id)
+        if sequence is not None:
+            self._media_ssrc = header.ssrc
+            self._arrivals.record(sequence, self._clock())
+
+    def rtcp(self, data: bytes) -> None:
+        """Take one RTCP packet: sender reports give the round trip its reference."""
+        try:
+            packets = rtcp.parse(data)
+        except rtcp.RtcpError:
+            self.malformed += 1
+            return
+        for packet in packets:
+            self._reports.feed(packet, self._clock())
+
+    def due(self, now: float) -> list[bytes]:
+        """What is to be sent at ``now``: feedback on each call, reports once a second."""
+        packets = self._arrivals.build(self._ssrc, self._media_ssrc, now)
+        if now >= self._next_report:
+            self._next_report = now + REPORT_INTERVAL
+            blocks = self._reports.blocks(now)
+            compound = rtcp.sdes(self._ssrc, self._cname)
+            for start in range(0, max(1, len(blocks)), rtcp.MAX_BLOCKS):
+                report = rtcp.receiver_reports(self._ssrc, blocks[start : start + rtcp.MAX_BLOCKS])
+                packets.append(report + compound)
+        return packets
+
+    def start(self) -> None:
+        """Begin to send; ``close`` ends it."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="media-feedback")
+
+    async def close(self) -> None:
+        """Stop sending; may be called twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])  # a cancellation of the caller goes through, the task's own does not
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(FEEDBACK_INTERVAL)
+            for packet in self.due(self._clock()):
+                await self._send(packet)
