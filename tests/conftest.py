@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.prosody import Stack, make_stack
+
 DATA = Path(__file__).parent / "data"
 CAPTURES = DATA / "captures"
 
@@ -44,3 +46,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("JITSI_", "NEXT_PUBLIC_JITSI_")):
             monkeypatch.delenv(name)
+
+
+@pytest_asyncio.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    """Debian's Prosody behind Debian's nginx, started."""
+    found = make_stack(tmp_path)
+    await found.start()
+    yield found
+    await found.stop()

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -10,18 +9,10 @@ import pytest_asyncio
 from bot import events
 from bot.participant.participant import Participant
 from tests.focus import Focus
-from tests.prosody import Stack, make_stack
+from tests.prosody import Stack
 from tests.test_participant_prosody import Seen, participant
 
 pytestmark = pytest.mark.prosody
-
-
-@pytest_asyncio.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
-    found = make_stack(tmp_path)
-    await found.start()
-    yield found
-    await found.stop()
 
 
 @pytest_asyncio.fixture

@@ -4,12 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from bot import events
 from bot.errors import ConnectionRefusedByHostError, WrongAddressError
@@ -20,14 +18,6 @@ from bot.settings import load
 from tests.prosody import Stack, free_port, make_stack
 
 pytestmark = pytest.mark.prosody
-
-
-@pytest_asyncio.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
-    found = make_stack(tmp_path)
-    await found.start()
-    yield found
-    await found.stop()
 
 
 class Seen:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bot import errors
 from bot.xmpp import features, framing
 from bot.xmpp.address import is_loopback, redact, xmpp_websocket_url
+from bot.xmpp.connection import _endpoint_id
 from bot.xmpp.failures import from_connect_error, from_status
 from bot.xmpp.focus import FocusUnavailableError, parse_answer
 from bot.xmpp.occupants import (
@@ -223,6 +224,27 @@ def test_others_come_change_and_go() -> None:
     (event,) = table.feed(odd)
     assert isinstance(event, OccupantJoined)
     assert event.occupant.sources == {}
+
+
+# --- endpoint ids ---
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        ("7e4902cb-7f24-410d-b4d5-3f01c046888c", "7e4902cb"),
+        ("liyss4vdzlyhrgrazgoqhmmb", "liyss4vd"),
+        ("b-mgduhfkf3p_wsmowhgyya7", None),
+        ("zyabhou-osglrov9kdkeai6w", None),
+        ("_ukor1ghz-88bkkacas8q0tg", None),
+        ("", None),
+    ],
+)
+def test_an_endpoint_id_is_always_whole(local: str, expected: str | None) -> None:
+    found = _endpoint_id(local, anonymous=True)
+    assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_]{7}", found)
+    assert expected is None or found == expected
+    assert _endpoint_id(local, anonymous=False) != expected
 
 
 # --- errors ---

@@ -41,7 +41,8 @@ from bot.xmpp.stanza_errors import IqTimeoutError, StanzaError
 
 log = structlog.get_logger(__name__)
 
-_ENDPOINT = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_]*$")
+#: A whole endpoint id: eight characters that a room nick may have.
+_ENDPOINT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_]{7}")
 _BARE_STANZA = re.compile(r"^<(iq|message|presence)\b(?![^>]*\sxmlns=)")
 PING = "{urn:xmpp:ping}ping"
 
@@ -189,7 +190,6 @@ class XmppConnection:
         self._on_presence: list[StanzaCallback] = []
         self._on_message: list[StanzaCallback] = []
         self._endpoint_id = ""
-        self.closed = False
 
     def __repr__(self) -> str:
         return f"<XmppConnection {self.jid or 'not bound'}>"
@@ -473,7 +473,6 @@ class XmppConnection:
 
     async def close(self, timeout: float = 2.0) -> None:
         """Close the stream and the WebSocket; may be called twice."""
-        self.closed = True
         stream, self._stream = self._stream, None
         if stream is not None:
             if self._ws is not None and not self._ws.closed and self._lost is not None and not self._lost.done():
@@ -527,6 +526,10 @@ def ssl_context(ca_file: Path | None) -> ssl.SSLContext | bool:
 
 
 def _endpoint_id(local: str, *, anonymous: bool) -> str:
-    """The first part of an anonymous JID; for accounts, which may have several sessions, a random id."""
+    """The first part of an anonymous JID, as Jitsi's logins give it; otherwise a random id.
+
+    Accounts may have several sessions, and stock Prosody's anonymous names can have a dash anywhere: what is left
+    before it can be a single character, which another participant may have, too.
+    """
     first = local.partition("-")[0][:8]
-    return first if anonymous and _ENDPOINT.match(first) else secrets.token_hex(4)
+    return first if anonymous and _ENDPOINT.fullmatch(first) else secrets.token_hex(4)
