@@ -23,7 +23,7 @@ from bot.service.metrics import Metrics
 from bot.service.supervisor import Supervisor
 from bot.settings import Settings, environment_name, load
 
-EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_NOT_JOINED = 0, 1, 2, 3
+EXIT_OK, EXIT_USAGE, EXIT_NOT_JOINED = 0, 2, 3
 
 app = typer.Typer(
     name="jitsi-bot",
@@ -121,10 +121,10 @@ def version() -> None:
     sys.stdout.write(f"jitsi-bot {__version__}\n")
 
 
-async def serve(settings: Settings, *, daemon: bool, ready: Callable[[Supervisor], None] | None = None) -> int:
+async def serve(settings: Settings, *, daemon: bool) -> int:
     """Run the participants of ``settings`` to their end; returns the exit code.
 
-    SIGTERM and SIGINT make them leave; a second one ends the process at once. ``ready`` hears when all is started.
+    SIGTERM and SIGINT make them leave; a second one ends the process at once.
     """
     metrics = Metrics()
 
@@ -139,8 +139,6 @@ async def serve(settings: Settings, *, daemon: bool, ready: Callable[[Supervisor
     with_signals = _catch_signals(supervisor)
     timer = _stop_after(settings.duration, supervisor)
     try:
-        if ready is not None:
-            ready(supervisor)
         await supervisor.run()
     finally:
         timer()

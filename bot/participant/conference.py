@@ -14,6 +14,7 @@ from bot.errors import BotError, RoomError
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
 from bot.jingle.model import Action, Jingle, SourceMap
 from bot.jingle.session import (
+    FOCUS_NICK,
     JingleSession,
     OfferReceived,
     Output,
@@ -34,7 +35,6 @@ from bot.xmpp import features
 from bot.xmpp.connection import IqRequest, XmppConnection
 from bot.xmpp.focus import FocusUnavailableError, request_conference
 from bot.xmpp.occupants import (
-    FOCUS_NICK,
     OccupantJoined,
     OccupantLeft,
     RoomEvent,
@@ -146,9 +146,7 @@ class Conference:
         self._session.end()
         await self._end_media()
         self._over.cancel()
-        for track in self.tracks:
-            track.stop()
-        self.tracks.clear()
+        self._stop_tracks()
 
     # --- joining ---
 
@@ -290,6 +288,7 @@ class Conference:
         self._on_phase("offer")
         self._on_state(State.NEGOTIATING)
         self._sources(events.RemoteSourceAdded, offer.sources)
+        self.tracks = self.tracks or self._new_tracks()
         try:
             media = self.media = MediaSession(
                 offer,
@@ -362,10 +361,10 @@ class Conference:
         media, self.media = self.media, None
         if media is not None:
             await media.close()
-            self._make_tracks_anew()
+            self._stop_tracks()
 
-    def _make_tracks_anew(self) -> None:
-        """Aiortc's senders stop their tracks at their end: the next session gets new ones."""
+    def _stop_tracks(self) -> None:
+        """Aiortc's senders stop their tracks at their end: the next session makes new ones."""
         for track in self.tracks:
             track.stop()
-        self.tracks = self._new_tracks()
+        self.tracks.clear()

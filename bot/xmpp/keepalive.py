@@ -27,11 +27,12 @@ async def keep_alive(
     """
     if url is None:
         return
+    verify = ssl_context(ca_file)
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
         while True:
             await sleep(interval)
             try:
-                async with session.get(url, ssl=ssl_context(ca_file)) as answer:
+                async with session.get(url, ssl=verify) as answer:
                     if answer.status >= 400:
                         on_failure(f"HTTP {answer.status}")
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bot.errors import BannedError, KickedError, RoomDestroyedError, RoomError
+from bot.jingle.session import FOCUS_NICK
 from bot.xmpp.framing import NS_CLIENT
 
 NS_MUC_USER = "http://jabber.org/protocol/muc#user"
-FOCUS_NICK = "focus"
 MAX_OCCUPANTS = 10_000
 
 
