@@ -9,7 +9,7 @@ import aiortc
 import pytest
 from aiortc.rtp import RtpPacket
 
-from bot.bridge import rtp
+from bot.bridge import rtcp, rtp, twcc
 from bot.bridge._aiortc import TransportCcMap, TransportSequence, make_gatherer, sent_by
 from bot.bridge.session import MediaSession, OwnSsrcs
 from bot.bridge.transport import MediaTransport
@@ -37,10 +37,10 @@ class Far:
     def __init__(self) -> None:
         self.transport = MediaTransport("bridge", addresses=LOOPBACK)
         self.packets: list[bytes] = []
-        self.rtcp: list[bytes] = []
+        self.rtcp: asyncio.Queue[bytes] = asyncio.Queue()
         self._changed = asyncio.Event()
         self.transport.dtls.on_rtp = self._rtp
-        self.transport.dtls.on_rtcp = self.rtcp.append
+        self.transport.dtls.on_rtcp = self.rtcp.put_nowait
 
     def _rtp(self, data: bytes) -> None:
         self.packets.append(data)
@@ -90,6 +90,52 @@ async def test_the_recorded_offer_leads_to_media_both_ways() -> None:
         await far.transport.close()
         for track in tracks:
             track.stop()
+
+
+async def test_feedback_covers_all_that_comes_with_the_ids_of_the_offer() -> None:
+    """Receiver reports and transport-wide-cc for audio, video and padding-only probes on RTX payload types."""
+    far = Far()
+    offer = recorded_offer(await far.transport.gather())
+    session = MediaSession(offer, addresses=LOOPBACK)
+    audio, video = offer.content("audio"), offer.content("video")
+    assert audio is not None
+    assert video is not None
+    rtx = video.rtx_for(100)
+    assert rtx is not None
+    try:
+        own = await session.gather()
+        await asyncio.gather(far.transport.connect(own, 10), session.connect([], video_codec="vp8", timeout=10))
+        for number, (content, kind, ssrc, padding) in enumerate(
+            [(audio, 111, 7, 0), (video, 100, 8, 0), (video, rtx.id, 9, 200), (audio, 111, 7, 0)]
+        ):
+            ext_id = content.extension_id(EXT_TRANSPORT_CC)
+            assert ext_id is not None
+            packet = rtp.build(
+                payload_type=kind,
+                sequence=number,
+                timestamp=0,
+                ssrc=ssrc,
+                body=b"" if padding else b"x" * 50,
+                values={ext_id: (2 * number).to_bytes(2)},
+                padding=padding,
+            )
+            await far.transport.send(packet)
+        counter = twcc.FeedbackCounter()
+        reports: dict[int, rtcp.ReportBlock] = {}
+        async with asyncio.timeout(10):
+            while counter.acked < 4 or len(reports) < 3:
+                for packet_in in rtcp.parse(await far.rtcp.get()):
+                    if isinstance(packet_in, rtcp.Feedback):
+                        counter.feed(twcc.parse_feedback(packet_in))
+                    elif isinstance(packet_in, rtcp.ReceiverReport):
+                        assert packet_in.ssrc == session.ssrcs.audio
+                        reports.update({block.ssrc: block for block in packet_in.blocks})
+        assert (counter.acked, counter.lost) == (4, 3)
+        assert (reports[7].highest, reports[7].lost) == (3, 2)
+        assert (reports[9].highest, reports[9].lost) == (2, 0)
+    finally:
+        await session.close()
+        await far.transport.close()
 
 
 def check_sent(packets: list[bytes], offer: Jingle, ssrcs: OwnSsrcs) -> None:

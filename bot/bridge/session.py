@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from aiortc.rtcrtpparameters import (
 
 from bot.bridge._aiortc import make_sender, sent_by
 from bot.bridge.channel import Message, SctpBridgeChannel
+from bot.bridge.payloads import VIDEO_CLOCK, payload_formats
 from bot.bridge.receive import ReceiveStatistics
+from bot.bridge.receiver import MediaFeedback
 from bot.bridge.transport import MediaTransport
 from bot.errors import UnsupportedMediaError
 from bot.jingle.answer import bundle_transport
@@ -38,7 +41,6 @@ from bot.jingle.model import (
 )
 
 _SENT_EXTENSIONS = (EXT_AUDIO_LEVEL, EXT_ABS_SEND_TIME, EXT_TRANSPORT_CC)
-_VIDEO_CLOCK = 90_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,24 @@ class MediaSession:
         self._on_phase = on_phase
         self._clock = clock
         self._remote = bundle_transport(offer)
-        self._clock_rates = {
-            item.id: item.clockrate for content in offer.contents for item in content.payload_types
-        }
+        self._formats = payload_formats(offer)
+        # One name for all that a participant sends (RFC 3550 section 6.5.1), random (RFC 7022 section 4.2).
+        self._cname = secrets.token_urlsafe(12)
         self.transport = MediaTransport("client", addresses=addresses, on_phase=on_phase)
         self.transport.dtls.on_rtp = self._received
+        self.transport.dtls.on_rtcp = self._received_rtcp
         self.received = ReceiveStatistics()
         self.ssrcs = OwnSsrcs.choose()
+        self.feedback = MediaFeedback(
+            self.transport.send,
+            self.received,
+            ssrc=self.ssrcs.audio,
+            cname=self._cname,
+            transport_cc_ids={
+                item.id: item.transport_cc for item in self._formats.values() if item.transport_cc is not None
+            },
+            clock=clock,
+        )
         self._senders: list[RTCRtpSender] = []
         #: The bridge channel, where SCTP is offered and wanted.
         self.channel: SctpBridgeChannel | None = None
@@ -114,6 +127,7 @@ class MediaSession:
     async def connect(self, tracks: Sequence[MediaStreamTrack], *, video_codec: str, timeout: float) -> None:
         """Connect and publish ``tracks``. Raises a MediaError."""
         await self.transport.connect(self._remote, timeout)
+        self.feedback.start()
         if self.channel is not None:
             await self.channel.start()
         for track in tracks:
@@ -127,6 +141,7 @@ class MediaSession:
         """Stop sending and close the transport; may be called twice."""
         senders, self._senders = self._senders, []
         try:
+            await self.feedback.close()
             for sender in senders:
                 await sender.stop()
             if self.channel is not None:
@@ -145,17 +160,22 @@ class MediaSession:
         ssrc = self.ssrcs.audio if media == "audio" else self.ssrcs.video
         sender = make_sender(track, self.transport.dtls, ssrc, self.ssrcs.video_rtx, self.transport.sequence)
         self._senders.append(sender)
-        await sender.send(_send_parameters(content, offered))
+        await sender.send(_send_parameters(content, offered, self._cname))
         if len(self._senders) == 1:
             self._on_phase("first_packet_out")
 
     def _received(self, data: bytes) -> None:
         if not self.received.packets:
             self._on_phase("first_packet_in")
-        self.received.feed(data, self._clock(), self._clock_rates.get(data[1] & 0x7F, _VIDEO_CLOCK))
+        known = self._formats.get(data[1] & 0x7F)
+        self.received.feed(data, self._clock(), known.clock_rate if known else VIDEO_CLOCK)
+        self.feedback.rtp(data)
+
+    def _received_rtcp(self, data: bytes) -> None:
+        self.feedback.rtcp(data)
 
 
-def _send_parameters(content: Content, offered: PayloadType) -> RTCRtpSendParameters:
+def _send_parameters(content: Content, offered: PayloadType, cname: str) -> RTCRtpSendParameters:
     """Aiortc's parameters with the ids of the offer, never of habit."""
     codecs = [_codec(content, offered)]
     rtx = content.rtx_for(offered.id)
@@ -168,7 +188,7 @@ def _send_parameters(content: Content, offered: PayloadType) -> RTCRtpSendParame
             for item in content.header_extensions
             if item.uri in _SENT_EXTENSIONS
         ],
-        rtcp=RTCRtcpParameters(cname="jitsi-bot", mux=True),
+        rtcp=RTCRtcpParameters(cname=cname, mux=True),
     )
 
 
