@@ -1,9 +1,18 @@
-# One command does everything on a fresh Debian machine with Python 3.11 or newer: make test.
+# Each of the two does everything on a fresh Debian machine with Python 3.11 or newer: make run, make test.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint types unit clean install
+.PHONY: run test lint types unit clean install
+
+# An embedded Jitsi and two bots in it, with each other's media. Ctrl-C ends it.
+run: $(VENV)/.app
+	@$(BIN)/jitsi-bot run --embedded
+
+$(VENV)/.app: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
 
 install: $(VENV)/.dev
 

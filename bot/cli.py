@@ -1,29 +1,26 @@
-"""The command line: ``jitsi-bot run``, ``jitsi-bot check-config``."""
+"""The command line: ``jitsi-bot run``, ``serve``, ``check-config``, ``version``."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 
-from bot import __version__, events, logs
+from bot import __version__, logs
 from bot.errors import BotError, ConfigurationError
-from bot.participant.config import ParticipantConfig, expand
-from bot.participant.participant import Participant
-from bot.service.http import HealthServer
-from bot.service.metrics import Metrics
-from bot.service.supervisor import Supervisor
+from bot.service import runner
+from bot.service.runner import Outcome
 from bot.settings import Settings, environment_name, load
 
-EXIT_OK, EXIT_USAGE, EXIT_NOT_JOINED = 0, 2, 3
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+EXIT_CODES = {Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4}
+T = TypeVar("T")
 
 app = typer.Typer(
     name="jitsi-bot",
@@ -51,6 +48,7 @@ Bots = Annotated[int | None, _option("bots", "--bots")]
 Duration = Annotated[float | None, _option("duration", "--duration")]
 LogLevel = Annotated[str | None, _option("log_level", "--log-level")]
 LogFormat = Annotated[str | None, _option("log_format", "--log-format")]
+EmbeddedPort = Annotated[int | None, _option("embedded_port", "--embedded-port", "--port")]
 HttpPort = Annotated[int | None, _option("http_port", "--http-port")]
 
 
@@ -82,11 +80,20 @@ def run(
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     http_port: HttpPort = None,
+    embedded: Annotated[
+        bool,
+        typer.Option("--embedded", help="Start an embedded Jitsi on loopback and join that: two bots, no set-up"),
+    ] = False,
+    embedded_port: EmbeddedPort = None,
     daemon: Annotated[
         bool, typer.Option("--daemon", help="Stay up when a join fails: begin anew after the cool-down")
     ] = False,
 ) -> None:
     """Join the room (or the rooms of the TOML file) and stay until stopped or until --duration is over."""
+    if embedded and url:
+        _fail(
+            ConfigurationError("--embedded and --url exclude each other", hint="one server at a time"), EXIT_USAGE
+        )
     settings = _load(
         config,
         ws_url=url,
@@ -97,15 +104,36 @@ def run(
         log_level=log_level,
         log_format=log_format,
         http_port=http_port,
+        embedded_port=embedded_port,
     )
+    console = Console(stderr=True) if sys.stderr.isatty() and settings.log_format != "json" else None
+    run_them = runner.run_embedded if embedded else runner.run_participants
+    raise typer.Exit(EXIT_CODES[_run(settings, run_them(settings, daemon=daemon, console=console))])
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    embedded_port: EmbeddedPort = None,
+    duration: Duration = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+) -> None:
+    """Start the embedded Jitsi alone, on loopback: for first runs and tests, no server for real meetings."""
+    settings = _load(
+        config, embedded_port=embedded_port, duration=duration, log_level=log_level, log_format=log_format
+    )
+    _run(settings, runner.serve(settings))
+
+
+def _run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     logs.configure(settings.log_level, settings.log_format)
     try:
-        code = asyncio.run(serve(settings, daemon=daemon))
+        return asyncio.run(work)
     except ConfigurationError as error:
         _fail(error, EXIT_USAGE)
     except KeyboardInterrupt:
-        code = 130
-    raise typer.Exit(code)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 @app.command(name="check-config")
@@ -119,63 +147,6 @@ def check_config(config: Config = None) -> None:
 def version() -> None:
     """Print the version."""
     sys.stdout.write(f"jitsi-bot {__version__}\n")
-
-
-async def serve(settings: Settings, *, daemon: bool) -> int:
-    """Run the participants of ``settings`` to their end; returns the exit code.
-
-    SIGTERM and SIGINT make them leave; a second one ends the process at once.
-    """
-    metrics = Metrics()
-
-    def emit(event: events.Event) -> None:
-        logs.log_event(event)
-        metrics.on_event(event)
-
-    supervisor = Supervisor(expand(settings), _participant, emit, restart=daemon, cool_down=settings.cool_down)
-    server = HealthServer(settings.http_host, settings.http_port, ready=lambda: supervisor.ready, metrics=metrics)
-    if daemon:
-        await server.start()
-    with_signals = _catch_signals(supervisor)
-    timer = _stop_after(settings.duration, supervisor)
-    try:
-        await supervisor.run()
-    finally:
-        timer()
-        with_signals()
-        await server.stop()
-    return EXIT_NOT_JOINED if supervisor.errors else EXIT_OK
-
-
-def _participant(config: ParticipantConfig, emit: events.EventSink) -> Participant:
-    return Participant(config, emit=emit)
-
-
-def _stop_after(seconds: float, supervisor: Supervisor) -> Callable[[], None]:
-    if not seconds:
-        return lambda: None
-    return asyncio.get_running_loop().call_later(seconds, supervisor.stop).cancel
-
-
-def _catch_signals(supervisor: Supervisor) -> Callable[[], None]:
-    """The first signal stops, the second one falls back to what the system does: it ends the process."""
-    loop = asyncio.get_running_loop()
-    caught = (signal.SIGTERM, signal.SIGINT)
-
-    def release() -> None:
-        for item in caught:
-            with suppress(ValueError, RuntimeError, NotImplementedError):
-                loop.remove_signal_handler(item)
-
-    def first() -> None:
-        release()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        supervisor.stop()
-
-    for item in caught:
-        with suppress(ValueError, RuntimeError, NotImplementedError):
-            loop.add_signal_handler(item, first)
-    return release
 
 
 def main() -> None:

@@ -166,6 +166,24 @@ class MediaFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaStatistics(Event):
+    """What went each way in the last ``seconds``; bit rates in bit/s, ``streams`` is what was heard so far."""
+
+    name: ClassVar[str] = "media_statistics"
+    text: ClassVar[str] = (
+        "Sent {packets_sent} packets, received {packets_received} of {streams} streams, lost {packets_lost}"
+    )
+    packets_sent: int
+    packets_received: int
+    packets_lost: int
+    bytes_sent: int
+    bytes_received: int
+    bitrate_sent: float
+    bitrate_received: float
+    streams: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteSourceAdded(Event):
     """A remote media source is known: by Jingle, or by the bridge's maps where it rewrites SSRCs."""
 

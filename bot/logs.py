@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
@@ -38,9 +39,22 @@ def _round_floats(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMa
     return entry
 
 
+class _CurrentStderr(io.StringIO):
+    """Whatever ``sys.stderr`` is when a line is written: a live view takes it over for a while."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
 def configure(level: str = "info", form: LogFormat = "auto", stream: TextIO | None = None) -> None:
     """Set up structlog for the process: ``level`` and up to ``stream`` (stderr), as JSON or for people."""
-    out = stream or sys.stderr
+    out = stream or _CurrentStderr()
     as_json = form == "json" or (form == "auto" and not out.isatty())
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(default=str)

@@ -127,6 +127,12 @@ class Settings(BaseSettings):
     # --- process ---
     http_host: str = Field(default="127.0.0.1", description="Address of /healthz, /readyz and /metrics")
     http_port: Port = Field(default=8080, description="Port of /healthz, /readyz and /metrics; 0 = any free one")
+    embedded_port: Port | None = Field(
+        default=None, description="Port of the embedded server; 0 = any free one [default: 8000, else a free one]"
+    )
+    statistics_interval: float = Field(
+        default=10.0, ge=0, le=86_400, description="Seconds between two lines of media statistics; 0 = none"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level")
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="Log form; auto = console on a terminal, else JSON"

@@ -59,7 +59,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def make(
     script: list[BotError | None], *, restart: bool, sleep: Rest, bots: int = 1
-) -> tuple[Supervisor, list[events.Event]]:
+) -> tuple[Supervisor[Scripted], list[events.Event]]:
     seen: list[events.Event] = []
     remaining = iter(script)
 

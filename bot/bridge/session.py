@@ -115,6 +115,11 @@ class MediaSession:
         return f"<MediaSession {self.transport!r} sent {self.sent[0]} received {self.received.packets}>"
 
     @property
+    def id(self) -> str:
+        """The session's id in Jingle (``sid``)."""
+        return self._offer.sid
+
+    @property
     def sent(self) -> tuple[int, int]:
         """Packets and payload bytes sent so far, retransmissions left out."""
         counts = [sent_by(sender) for sender in self._senders]

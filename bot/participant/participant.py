@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -24,6 +25,22 @@ from bot.xmpp.connection import ConnectionLost, XmppConfig, XmppConnection
 from bot.xmpp.keepalive import keep_alive
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Running totals of one media session; ``session`` tells sessions apart, None where there is none."""
+
+    session: str | None
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    packets_received: int = 0
+    bytes_received: int = 0
+    #: Packets of all streams that never came.
+    lost: int = 0
+    #: Remote streams that were heard.
+    streams: int = 0
+
 
 Connect = Callable[[XmppConfig, Callable[[str], None]], XmppConnection]
 
@@ -67,6 +84,24 @@ class Participant:
     def conference(self) -> Conference | None:
         """The room and the media session while they exist."""
         return self._conference
+
+    @property
+    def traffic(self) -> Traffic:
+        """What the present media session has moved so far."""
+        media = self._conference.media if self._conference is not None else None
+        if media is None:
+            return Traffic(session=None)
+        packets, octets = media.sent
+        received = media.received
+        return Traffic(
+            session=media.id,
+            packets_sent=packets,
+            bytes_sent=octets,
+            packets_received=received.packets,
+            bytes_received=received.bytes,
+            lost=received.lost,
+            streams=len(received.streams),
+        )
 
     def stop(self) -> None:
         """Ask the participant to leave; ``run`` then returns."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from bot import __version__
-from bot.events import AttemptFailed, ConferenceJoined, Event, JoinFailed, MediaFailed, PhaseDone, StateChanged
+from bot.events import (
+    AttemptFailed,
+    ConferenceJoined,
+    Event,
+    JoinFailed,
+    MediaFailed,
+    MediaStatistics,
+    PhaseDone,
+    StateChanged,
+)
 from bot.participant.states import State
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -38,8 +47,17 @@ class Metrics:
             "jitsi_bot_join_seconds", "Start of the attempt to joined", buckets=_BUCKETS, registry=self.registry
         )
         self._states = Gauge("jitsi_bot_participants", "Participants by state", ["state"], registry=self.registry)
+        self._packets = self._both_ways("jitsi_bot_packets", "RTP packets")
+        self._bytes = self._both_ways("jitsi_bot_bytes", "Bytes of RTP")
+        self._lost = Counter("jitsi_bot_packets_lost", "RTP packets that never came", registry=self.registry)
         for state in State:
             self._states.labels(state=state.value).set(0)
+
+    def _both_ways(self, name: str, text: str) -> Counter:
+        counter = Counter(name, text, ["direction"], registry=self.registry)
+        for direction in ("sent", "received"):
+            counter.labels(direction=direction)
+        return counter
 
     def on_event(self, event: Event) -> None:
         """Count one event."""
@@ -57,6 +75,15 @@ class Metrics:
                 self._failures.labels(stage="join", code=event.code).inc()
             case MediaFailed():
                 self._failures.labels(stage="media", code=event.code).inc()
+            case MediaStatistics():
+                self._moved_media(event)
+
+    def _moved_media(self, event: MediaStatistics) -> None:
+        self._packets.labels(direction="sent").inc(event.packets_sent)
+        self._packets.labels(direction="received").inc(event.packets_received)
+        self._bytes.labels(direction="sent").inc(event.bytes_sent)
+        self._bytes.labels(direction="received").inc(event.bytes_received)
+        self._lost.inc(event.packets_lost)
 
     def _moved(self, event: StateChanged) -> None:
         if event.previous not in (State.IDLE, State.LEFT, State.FAILED):

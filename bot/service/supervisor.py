@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from bot.errors import BotError
 from bot.events import CoolDown, EventSink
@@ -31,10 +31,10 @@ class Runnable(Protocol):
         ...
 
 
-Factory = Callable[[ParticipantConfig, EventSink], Runnable]
+R = TypeVar("R", bound=Runnable)
 
 
-class Supervisor:
+class Supervisor(Generic[R]):
     """Runs every participant in a task of its own.
 
     ``restart`` False (one-shot commands): the first error of a participant ends it, and ``errors`` keeps it.
@@ -45,7 +45,7 @@ class Supervisor:
     def __init__(
         self,
         configs: Iterable[ParticipantConfig],
-        factory: Factory,
+        factory: Callable[[ParticipantConfig, EventSink], R],
         emit: EventSink,
         *,
         restart: bool,
@@ -59,7 +59,7 @@ class Supervisor:
         self._cool_down = cool_down
         self._sleep = sleep
         self._stopping = asyncio.Event()
-        self._current: dict[int, Runnable] = {}
+        self._current: dict[int, R] = {}
         #: The last error of each participant that failed, by its index.
         self.errors: dict[int, BotError] = {}
 
@@ -67,9 +67,9 @@ class Supervisor:
         return f"<Supervisor of {len(self._configs)} participants, {self.in_room} in their rooms>"
 
     @property
-    def participants(self) -> tuple[Runnable, ...]:
+    def participants(self) -> tuple[R, ...]:
         """The participants of now."""
-        return tuple(self._current.values())
+        return tuple(self._current[index] for index in sorted(self._current))
 
     @property
     def expected(self) -> int:

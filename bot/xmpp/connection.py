@@ -22,6 +22,7 @@ import structlog
 from slixmpp.clientxmpp import ClientXMPP
 from slixmpp.exceptions import IqError, IqTimeout
 from slixmpp.stanza import Iq, StreamFeatures
+from slixmpp.xmlstream import ElementBase
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher.base import MatcherBase
 
@@ -126,6 +127,13 @@ class _Stream(ClientXMPP):
         self.roster.auto_authorize = False
         self.roster.auto_subscribe = False
         self.register_plugin("xep_0198")
+        #: What Jitsi's Prosody says; a server that says nothing is taken for one.
+        self.resume_seconds = 60.0
+        self.add_event_handler("sm_enabled", self._note_resume_time)
+
+    def _note_resume_time(self, enabled: ElementBase) -> None:
+        with suppress(ValueError):
+            self.resume_seconds = float(enabled.xml.get("max", ""))
 
     def send_raw(self, data: str | bytes) -> None:
         """Write one frame."""
@@ -211,8 +219,8 @@ class XmppConnection:
 
     @property
     def resume_seconds(self) -> float:
-        """How long the server keeps a lost stream; Jitsi's Prosody says 60 s."""
-        return 60.0
+        """How long the server keeps a lost stream: ``max`` of its ``<enabled/>`` (XEP-0198 section 5)."""
+        return self._stream.resume_seconds if self._stream is not None else 0.0
 
     # --- connecting ---
 

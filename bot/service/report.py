@@ -1,0 +1,81 @@
+"""What the participants of a process move: rows for the live table, events for logs and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bot.events import EventSink, MediaStatistics
+from bot.participant.config import ParticipantConfig
+from bot.participant.participant import Traffic
+from bot.participant.states import State
+from bot.service.traffic import Interval, TrafficMeter
+
+
+class Reportable(Protocol):
+    """The part of a participant that a report needs."""
+
+    @property
+    def config(self) -> ParticipantConfig:
+        """Who it is."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """What it has moved."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One participant now: totals of its session, and what moved since the row before."""
+
+    config: ParticipantConfig
+    state: State
+    traffic: Traffic
+    interval: Interval
+
+
+class Sampler:
+    """Makes rows, one meter a participant. ``now`` in seconds, monotonic."""
+
+    def __init__(self, now: float) -> None:
+        self._began = now
+        self._meters: dict[str, TrafficMeter] = {}
+
+    def rows(self, participants: Iterable[Reportable], now: float) -> list[Row]:
+        """One row for each participant, in their order."""
+        return [self._row(item, now) for item in participants]
+
+    def _row(self, item: Reportable, now: float) -> Row:
+        key = f"{item.config.room}/{item.config.name}"
+        meter = self._meters.setdefault(key, TrafficMeter(self._began))
+        traffic = item.traffic
+        return Row(item.config, item.state, traffic, meter.feed(traffic, now))
+
+
+def emit_statistics(rows: Sequence[Row], emit: EventSink) -> None:
+    """One event for each participant that holds a media session."""
+    for row in rows:
+        if row.traffic.session is not None:
+            emit(
+                MediaStatistics(
+                    room=row.config.room,
+                    participant=row.config.name,
+                    seconds=row.interval.seconds,
+                    packets_sent=row.interval.packets_sent,
+                    packets_received=row.interval.packets_received,
+                    packets_lost=row.interval.lost,
+                    bytes_sent=row.interval.bytes_sent,
+                    bytes_received=row.interval.bytes_received,
+                    bitrate_sent=row.interval.bitrate_sent,
+                    bitrate_received=row.interval.bitrate_received,
+                    streams=row.traffic.streams,
+                )
+            )

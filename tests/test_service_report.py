@@ -1,0 +1,102 @@
+"""Traffic in intervals, rows, statistics events and the live table; time is a parameter."""
+
+import io
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from bot import events
+from bot.participant.config import ParticipantConfig, expand
+from bot.participant.participant import Traffic
+from bot.participant.states import State
+from bot.service.live import MAX_ROWS, LiveTable, table
+from bot.service.metrics import Metrics
+from bot.service.report import Sampler, emit_statistics
+from bot.service.traffic import TrafficMeter
+from bot.settings import load
+
+
+@dataclass
+class Still:
+    """A participant whose numbers the test sets."""
+
+    config: ParticipantConfig
+    traffic: Traffic
+    state: State = State.ACTIVE
+
+
+def moved(session: str | None = "s1", packets: int = 100, lost: int = 0) -> Traffic:
+    return Traffic(session, packets, packets * 1000, 2 * packets, 2000 * packets, lost, 2)
+
+
+def test_an_interval_is_the_difference_of_two_totals() -> None:
+    meter = TrafficMeter(10.0)
+    meter.feed(moved(packets=100, lost=3), 12.0)
+    found = meter.feed(moved(packets=150, lost=4), 14.0)
+    assert (found.seconds, found.packets_sent, found.packets_received, found.lost) == (2.0, 50, 100, 1)
+    assert (found.bitrate_sent, found.bitrate_received) == (200_000.0, 400_000.0)
+
+
+def test_a_new_session_counts_from_zero() -> None:
+    meter = TrafficMeter(0.0)
+    meter.feed(moved("old", 1000, 50), 1.0)
+    found = meter.feed(moved("new", 10, 1), 2.0)
+    assert (found.packets_sent, found.lost) == (10, 1)
+
+
+def test_a_late_packet_is_no_negative_loss_and_no_time_is_no_bit_rate() -> None:
+    meter = TrafficMeter(0.0)
+    meter.feed(moved(lost=5), 0.0)
+    found = meter.feed(moved(packets=200, lost=4), 0.0)
+    assert (found.lost, found.bitrate_sent, found.bitrate_received) == (0, 0.0, 0.0)
+
+
+def test_only_who_holds_a_session_has_statistics_and_metrics_add_them_up() -> None:
+    configs = expand(load(bots=2, room="r"))
+    sampler, metrics = Sampler(0.0), Metrics()
+    said: list[events.Event] = []
+    still = [Still(configs[0], moved()), Still(configs[1], Traffic(None), State.WAITING_FOR_PEERS)]
+    for now in (10.0, 20.0):
+        emit_statistics(sampler.rows(still, now), said.append)
+        still[0].traffic = moved(packets=300, lost=7)
+    assert [event.participant for event in said] == ["jitsi-bot-1", "jitsi-bot-1"]
+    assert isinstance(said[1], events.MediaStatistics)
+    assert (said[1].packets_sent, said[1].packets_lost, said[1].seconds, said[1].streams) == (200, 7, 10.0, 2)
+    assert said[1].message == "Sent 200 packets, received 400 of 2 streams, lost 7"
+    for event in said:
+        metrics.on_event(event)
+    text = metrics.render().decode()
+    assert 'jitsi_bot_packets_total{direction="sent"} 300.0' in text
+    assert 'jitsi_bot_bytes_total{direction="received"} 600000.0' in text
+    assert "jitsi_bot_packets_lost_total 7.0" in text
+
+
+def shown(bots: int) -> str:
+    configs = expand(load(bots=bots, room="blue"))
+    rows = Sampler(0.0).rows([Still(config, moved(packets=1000)) for config in configs], 10.0)
+    out = io.StringIO()
+    console = Console(file=out, width=140)
+    console.print(table(rows))
+    with LiveTable(console) as live:
+        live.show(rows)
+    return out.getvalue()
+
+
+def test_the_table_shows_each_participant_both_ways_and_the_sum() -> None:
+    text = shown(2)
+    (line,) = {line for line in text.splitlines() if "jitsi-bot-2" in line}
+    assert [cell.strip() for cell in line.strip("│").split("│")] == [
+        *("jitsi-bot-2", "blue", "active"),
+        *("1,000", "800", "2,000", "1,600", "0", "2"),
+    ]
+    (sums,) = {line for line in text.splitlines() if "all 2" in line}
+    assert "4,000" in sums
+    assert "3,200" in sums
+
+
+def test_one_participant_needs_no_sum_and_a_crowd_is_cut_short() -> None:
+    assert "all 1" not in shown(1)
+    crowd = shown(MAX_ROWS + 5)
+    assert f"all {MAX_ROWS + 5} (5 not shown)" in crowd
+    assert f"jitsi-bot-{MAX_ROWS} " in crowd
+    assert f"jitsi-bot-{MAX_ROWS + 1} " not in crowd
