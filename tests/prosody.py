@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.requirements import require
 
 PROSODY = """
 pidfile = "{dir}/prosody.pid"
@@ -81,16 +79,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def require(*programs: str) -> None:
-    """Skip where a user can't install packages; fail where CI should have installed them."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = [program for program in programs if shutil.which(program, path=path) is None]
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(f"not installed: {', '.join(missing)}")
-    if missing:
-        pytest.skip(f"Debian's packages are not installed: {', '.join(missing)}")
 
 
 async def until_open(port: int) -> None:

@@ -1,0 +1,143 @@
+"""A foreign web client in a real browser proves the embedded server, and the bot that stands in its room."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from bot import events
+from bot.bridge.receive import StreamStats
+from bot.embedded.server import EmbeddedServer
+from bot.media.pattern import read_number
+from bot.participant.participant import Participant
+from tests.browser_support import Picture, WebClient, chromium, static_paths, until, web_packages
+from tests.test_participant_prosody import Seen, participant
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+ROOM = "jitsi-bot"
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    web_packages()
+    async with chromium() as found:
+        yield found
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[EmbeddedServer]:
+    found = EmbeddedServer(port=0, static=static_paths(web_packages()))
+    await found.start()
+    yield found
+    await found.stop()
+
+
+@asynccontextmanager
+async def standing(server: EmbeddedServer, seen: Seen, name: str) -> AsyncIterator[Participant]:
+    """A bot that is in the room; it leaves at the end unless it was stopped before."""
+    bot = participant(server.url, seen, name=name, ice_addresses="127.0.0.1")
+    task = asyncio.create_task(bot.run())
+    try:
+        await seen.wait("local_tracks_created")
+        yield bot
+    finally:
+        bot.stop()
+        await asyncio.wait_for(task, 15)
+
+
+def endpoint_of(bot: Participant) -> str:
+    assert bot.conference is not None
+    return bot.conference.room.own.partition("/")[2]
+
+
+async def source(seen: Seen, name: str) -> events.RemoteSourceAdded:
+    """The event by which a bot learns of the source ``name``."""
+
+    async def found() -> events.RemoteSourceAdded | None:
+        added = [event for event in seen.events if isinstance(event, events.RemoteSourceAdded)]
+        return next((event for event in added if event.source == name), None)
+
+    event = await until(found, f"event of source {name}")
+    assert isinstance(event, events.RemoteSourceAdded)
+    return event
+
+
+async def stream(bot: Participant, ssrc: int, packets: int) -> StreamStats:
+    """Statistics of a stream when a bot has received ``packets`` of it."""
+
+    async def found() -> StreamStats | None:
+        media = bot.conference.media if bot.conference is not None else None
+        stats = media.received.streams.get(ssrc) if media is not None else None
+        return stats if stats is not None and stats.packets >= packets else None
+
+    stats = await until(found, f"{packets} packets of SSRC {ssrc}")
+    assert isinstance(stats, StreamStats)
+    return stats
+
+
+async def watched(client: WebClient, endpoint: str, frames: int = 1) -> Picture:
+    """The picture of ``endpoint`` once so many of its frames were presented."""
+
+    async def found() -> Picture | None:
+        picture = await client.picture(endpoint)
+        return picture if picture is not None and picture.frames >= frames else None
+
+    picture = await until(found, f"{frames} frames of {endpoint}")
+    assert isinstance(picture, Picture)
+    return picture
+
+
+async def test_a_web_client_and_a_bot_see_and_hear_each_other(server: EmbeddedServer, browser: Browser) -> None:
+    seen = Seen()
+    async with standing(server, seen, "one") as bot, WebClient.open(browser, "one-bot") as client:
+        await client.join(server.url, ROOM, "web")
+        far = endpoint_of(bot)
+        assert await client.participants() == [far]
+        assert {"name": "user_joined", "endpoint": far, "nick": "one"} in await client.events("user_joined")
+        await client_sees(client, far)
+        await client_hears(client, far)
+        await bot_receives(bot, seen, client.endpoint)
+        assert await client.events("bridge_channel_opened") != []
+        picture = await client.screenshot("one-bot")
+        assert picture.stat().st_size > 10_000
+        assert await client.events("conference_error") == []
+
+
+async def client_sees(client: WebClient, far: str) -> None:
+    first = await watched(client, far)
+    decoded = (await client.inbound(far, "video"))["framesDecoded"]
+    second = await watched(client, far, first.frames + 30)
+    assert (second.width, second.height) == (640, 360)
+    assert (await client.inbound(far, "video"))["framesDecoded"] >= decoded + 20
+    assert second.luma.max() > 180
+    assert second.luma.std() > 20
+    assert second.difference(first) > 1
+    numbers = read_number(first.luma), read_number(second.luma)
+    assert numbers[0] is not None
+    assert numbers[1] is not None
+    assert numbers[1] >= numbers[0] + 20
+
+
+async def client_hears(client: WebClient, far: str) -> None:
+    before = await client.inbound(far, "audio")
+
+    async def louder() -> bool:
+        now = await client.inbound(far, "audio")
+        return bool(now["totalAudioEnergy"] > before["totalAudioEnergy"] and now["audioLevel"] > 0.01)
+
+    await until(louder, f"sound of {far}")
+
+
+async def bot_receives(bot: Participant, seen: Seen, far: str) -> None:
+    joined = await seen.wait("participant_joined")
+    assert isinstance(joined, events.ParticipantJoined)
+    assert (joined.endpoint, joined.nick) == (far, "web")
+    for name, media in ((f"{far}-a0", "audio"), (f"{far}-v0", "video")):
+        added = await source(seen, name)
+        assert (added.media, added.owner) == (media, far)
+        stats = await stream(bot, added.ssrc, 60)
+        assert stats.lost <= stats.expected // 100
