@@ -12,7 +12,7 @@ from bot.bridge.channel import Message, mapped_sources, receiver_constraints
 from bot.bridge.session import MediaSession
 from bot.errors import BotError, RoomError
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
-from bot.jingle.model import Action, Jingle, SourceMap
+from bot.jingle.model import Action, Jingle, Media
 from bot.jingle.session import (
     FOCUS_NICK,
     JingleSession,
@@ -29,6 +29,7 @@ from bot.jingle.session import (
 )
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
 from bot.participant.config import ParticipantConfig
+from bot.participant.sources import Change, RemoteSources
 from bot.participant.states import State
 from bot.participant.timing import PhaseTimer
 from bot.xmpp import features
@@ -82,6 +83,7 @@ class Conference:
         self.room = Room(connection, config.room_jid, on_event=self._room_event)
         self._session = JingleSession(responder=connection.jid)
         self._outputs: asyncio.Queue[Output] = asyncio.Queue(1000)
+        self._sources = RemoteSources()
         self._media_task: asyncio.Future[None] | None = None
         #: The media session while there is one.
         self.media: MediaSession | None = None
@@ -208,6 +210,7 @@ class Conference:
             case OccupantJoined(occupant):
                 self._emit(events.ParticipantJoined, endpoint=occupant.endpoint, nick=occupant.nick)
             case OccupantLeft(occupant):
+                self._report(self._sources.left(occupant.endpoint))
                 self._emit(events.ParticipantLeft, endpoint=occupant.endpoint)
             case SelfLeft(error) if not self._over.done():
                 self._over.set_result(error or RoomError("The room ended our stay without a reason"))
@@ -257,27 +260,26 @@ class Conference:
         match output:
             case OfferReceived(offer):
                 await self._end_media()
+                self._report(self._sources.clear())
                 self._media_task = asyncio.ensure_future(self._media(offer))
             case SessionTerminated():
                 await self._end_media()
+                self._report(self._sources.clear())
                 condition = output.reason.condition if output.reason else "no reason given"
                 self._emit(events.MediaEnded, cause=condition)
                 self._stand()
             case TransportReplaced():
                 self._media_failed("media_unsupported", "transport-replace is not supported yet")
             case SourcesAdded(sources):
-                self._sources(events.RemoteSourceAdded, sources)
+                self._report(self._sources.added(sources))
             case SourcesRemoved(sources):
-                self._sources(events.RemoteSourceRemoved, sources)
+                self._report(self._sources.removed(sources))
             case _:
                 pass
 
-    def _sources(
-        self, kind: type[events.RemoteSourceAdded | events.RemoteSourceRemoved], sources: SourceMap
-    ) -> None:
-        for media, found in (("audio", sources.audio), ("video", sources.video)):
-            for item in found.sources:
-                self._emit(kind, source=item.name or "", media=media, ssrc=item.ssrc, owner=item.owner)
+    def _report(self, changes: list[Change]) -> None:
+        for kind, item in changes:
+            self._emit(kind, **item._asdict())
 
     # --- the media session ---
 
@@ -287,7 +289,7 @@ class Conference:
         self._timer.restart()
         self._on_phase("offer")
         self._on_state(State.NEGOTIATING)
-        self._sources(events.RemoteSourceAdded, offer.sources)
+        self._report(self._sources.added(offer.sources))
         self.tracks = self.tracks or self._new_tracks()
         try:
             media = self.media = MediaSession(
@@ -339,9 +341,8 @@ class Conference:
                 endpoint = str(message.get("dominantSpeakerEndpoint", ""))
                 self._emit(events.DominantSpeakerChanged, endpoint=endpoint)
             case "VideoSourcesMap" | "AudioSourcesMap" as kind:
-                media = "video" if kind == "VideoSourcesMap" else "audio"
-                for source, owner, ssrc in mapped_sources(message):
-                    self._emit(events.RemoteSourceAdded, source=source, media=media, ssrc=ssrc, owner=owner)
+                media: Media = "video" if kind == "VideoSourcesMap" else "audio"
+                self._report(self._sources.mapped(media, mapped_sources(message)))
             case _:
                 pass  # newer bridges say more than we know
 
