@@ -208,6 +208,18 @@ class DtlsFailedError(MediaError):
     code = "dtls_failed"
 
 
+class MediaLostError(MediaError):
+    """No media session could be had again within the focus's limits: only a new join is left."""
+
+    code = "media_lost"
+
+
+class BridgeChannelError(MediaError):
+    """The bridge channel could not be opened; media flows without it."""
+
+    code = "bridge_channel_failed"
+
+
 class UnsupportedMediaError(MediaError):
     """The offer holds nothing that this participant can send with its settings (codec, bridge channel …)."""
 

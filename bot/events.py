@@ -146,6 +146,26 @@ class MediaConnected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeChannelDegraded(Event):
+    """The bridge channel could not be opened or was lost; media goes on without it."""
+
+    name: ClassVar[str] = "bridge_channel_degraded"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "Bridge channel lost: {cause}"
+    channel: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeChannelRecovered(Event):
+    """The bridge channel is open again after ``seconds``."""
+
+    name: ClassVar[str] = "bridge_channel_recovered"
+    text: ClassVar[str] = "Bridge channel recovered after {seconds:.1f} s"
+    channel: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaEnded(Event):
     """The focus took the media session away (alone in the room, bridge moved …). The participant stays."""
 

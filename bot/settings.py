@@ -108,8 +108,10 @@ class Settings(BaseSettings):
         default=(), description="Host addresses that ICE offers, 127.0.0.1 allowed [default: all but loopback]"
     )
 
-    bridge_channel: Literal["sctp", "none"] = Field(
-        default="sctp", description="Bridge channel; none for a bridge that has SCTP off"
+    bridge_channel: Literal["auto", "sctp", "websocket", "none"] = Field(
+        default="auto",
+        description="Bridge channel; auto takes what is offered, SCTP first; websocket for a bridge that has SCTP "
+        "off",
     )
     receive_height: int = Field(default=360, ge=0, le=4320, description="Tallest picture asked of the bridge")
     last_n: int = Field(default=-1, ge=-1, description="Most video sources asked of the bridge; -1 = all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from aiortc.rtcrtpparameters import (
 )
 
 from bot.bridge._aiortc import make_sender, sent_by
-from bot.bridge.channel import Message, SctpBridgeChannel
+from bot.bridge.channel import BridgeChannel, Kind, MessageSink, SctpBridgeChannel, pick_channel
 from bot.bridge.payloads import VIDEO_CLOCK, payload_formats
 from bot.bridge.receive import ReceiveStatistics
 from bot.bridge.receiver import MediaFeedback
 from bot.bridge.transport import MediaTransport
+from bot.bridge.websocket import WebSocketBridgeChannel
 from bot.errors import UnsupportedMediaError
 from bot.jingle.answer import bundle_transport
 from bot.jingle.model import (
@@ -72,7 +74,11 @@ class OwnSsrcs:
 
 
 class MediaSession:
-    """One accepted offer. ``gather``, then the accept is sent by the caller, then ``connect`` with our tracks."""
+    """One accepted offer. ``gather``, then the accept is sent by the caller, then ``connect`` with our tracks.
+
+    ``channel`` is the wanted kind of bridge channel (see ``pick_channel``), ``tls`` what its WebSocket is verified
+    with.
+    """
 
     def __init__(
         self,
@@ -80,7 +86,9 @@ class MediaSession:
         *,
         addresses: Sequence[str] = (),
         on_phase: Callable[[str], None] = lambda _: None,
-        on_message: Callable[[Message], None] | None = None,
+        on_message: MessageSink = lambda _: None,
+        channel: str = "auto",
+        tls: ssl.SSLContext | bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._offer = offer
@@ -106,13 +114,20 @@ class MediaSession:
             clock=clock,
         )
         self._senders: list[RTCRtpSender] = []
-        #: The bridge channel, where SCTP is offered and wanted.
-        self.channel: SctpBridgeChannel | None = None
-        if on_message is not None and self._remote.sctp is not None:
-            self.channel = SctpBridgeChannel(self.transport.dtls, on_message, port=self._remote.sctp.number)
+        #: The bridge channel, where one is offered that is wanted; the caller opens it after ``connect``.
+        self.channel = self._make_channel(pick_channel(self._remote, channel), on_message, tls)
 
     def __repr__(self) -> str:
         return f"<MediaSession {self.transport!r} sent {self.sent[0]} received {self.received.packets}>"
+
+    def _make_channel(
+        self, kind: Kind | None, on_message: MessageSink, tls: ssl.SSLContext | bool
+    ) -> BridgeChannel | None:
+        if kind == "sctp" and self._remote.sctp is not None:
+            return SctpBridgeChannel(self.transport.dtls, on_message, port=self._remote.sctp.number)
+        if kind == "websocket" and self._remote.web_socket_url:
+            return WebSocketBridgeChannel(self._remote.web_socket_url, on_message, tls=tls)
+        return None
 
     @property
     def id(self) -> str:
@@ -133,8 +148,6 @@ class MediaSession:
         """Connect and publish ``tracks``. Raises a MediaError."""
         await self.transport.connect(self._remote, timeout)
         self.feedback.start()
-        if self.channel is not None:
-            await self.channel.start()
         for track in tracks:
             await self._publish(track, "opus" if track.kind == "audio" else video_codec)
 

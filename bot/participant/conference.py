@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from typing import Protocol
 
 from bot import events
-from bot.bridge.channel import Message, mapped_sources, receiver_constraints
+from bot.bridge.channel import BridgeChannel, Message, mapped_sources, receiver_constraints
 from bot.bridge.session import MediaSession
-from bot.errors import BotError, RoomError
+from bot.errors import BotError, MediaLostError, RoomError
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
 from bot.jingle.model import Action, Jingle, Media
 from bot.jingle.session import (
@@ -28,12 +29,15 @@ from bot.jingle.session import (
     refuse_p2p,
 )
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
+from bot.participant.channel import ChannelKeeper
 from bot.participant.config import ParticipantConfig
+from bot.participant.restarts import MAX_IN_A_ROW, RestartBudget
+from bot.participant.retry import Sleep
 from bot.participant.sources import Change, RemoteSources
 from bot.participant.states import State
 from bot.participant.timing import PhaseTimer
 from bot.xmpp import features
-from bot.xmpp.connection import IqRequest, XmppConnection
+from bot.xmpp.connection import IqRequest, XmppConnection, ssl_context
 from bot.xmpp.focus import FocusUnavailableError, request_conference
 from bot.xmpp.occupants import (
     OccupantJoined,
@@ -58,7 +62,10 @@ class Emit(Protocol):
 
 
 class Conference:
-    """One stay in one room. ``run`` lasts until the room is over for us and then raises why."""
+    """One stay in one room. ``run`` lasts until the room is over for us and then raises why.
+
+    That is a RoomError, or MediaLostError where only a new join can bring media back.
+    """
 
     def __init__(
         self,
@@ -69,6 +76,8 @@ class Conference:
         on_phase: Callable[[str], None],
         on_state: Callable[[State], None],
         timer: PhaseTimer,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._connection = connection
@@ -76,10 +85,13 @@ class Conference:
         self._on_phase = on_phase
         self._on_state = on_state
         self._timer = timer
-        self._features = features.features(sctp=config.settings.bridge_channel == "sctp")
+        self._sleep = sleep
+        self._clock = clock
+        self._features = features.features(sctp=config.settings.bridge_channel in ("auto", "sctp"))
         self._machine_uid = uuid.uuid4().hex
         self._focus_answered = False
-        self._over: asyncio.Future[RoomError] = asyncio.get_running_loop().create_future()
+        self._restarts = RestartBudget()
+        self._over: asyncio.Future[BotError] = asyncio.get_running_loop().create_future()
         self.room = Room(connection, config.room_jid, on_event=self._room_event)
         self._session = JingleSession(responder=connection.jid)
         self._outputs: asyncio.Queue[Output] = asyncio.Queue(1000)
@@ -116,7 +128,7 @@ class Conference:
         self._stand()
 
     async def run(self) -> None:
-        """Stand in the room; asks for the focus again while it is away. Raises the RoomError that ends it."""
+        """Stand in the room; asks for the focus again while it is away. Raises the error that ends it."""
         worker = asyncio.ensure_future(self._work())
         try:
             await self._stay()
@@ -269,7 +281,10 @@ class Conference:
                 self._emit(events.MediaEnded, cause=condition)
                 self._stand()
             case TransportReplaced():
-                self._media_failed("media_unsupported", "transport-replace is not supported yet")
+                # Not taken in place: another session comes from where the bridge is now.
+                await self._end_media()
+                cause = "the focus moved the session to another bridge"
+                self._media_task = asyncio.ensure_future(self._media_failed("transport_replaced", cause))
             case SourcesAdded(sources):
                 self._report(self._sources.added(sources))
             case SourcesRemoved(sources):
@@ -296,19 +311,22 @@ class Conference:
                 offer,
                 addresses=settings.ice_addresses,
                 on_phase=self._on_phase,
-                on_message=self._bridge_message if settings.bridge_channel == "sctp" else None,
+                on_message=self._bridge_message,
+                channel=settings.bridge_channel,
+                tls=ssl_context(settings.ca_file),
             )
             own = media.ssrcs.sources(self._connection.endpoint_id, [track.kind for track in self.tracks])
             transport = await media.gather()
             accept = self._session.accept(
-                transport, own, {"video_codecs": (settings.video_codec,), "data": media.channel is not None}
+                transport, own, {"video_codecs": (settings.video_codec,), "data": _is_sctp(media.channel)}
             )
             self._connection.ask(f"{self.room.jid}/{FOCUS_NICK}", build_jingle(accept))
             self.room.update_presence(self._presence(published=True))
             await media.connect(self.tracks, video_codec=settings.video_codec, timeout=settings.media_timeout)
         except BotError as error:
-            self._media_failed(error.code, str(error))
+            await self._media_failed(error.code, str(error), restart=error.retryable)
             return
+        self._restarts.recovered()
         self._on_state(State.ACTIVE)
         self._emit(
             events.MediaConnected,
@@ -316,24 +334,42 @@ class Conference:
             seconds=self._timer.total,
             phases=self._timer.picked("offer", "ice", "dtls"),
         )
-        if media.channel is not None:
-            await self._greet_bridge(media)
-        await media.wait_ended()
-        self._media_failed("media_failed", "the bridge closed the transport or does not answer any more")
+        await self._hold(media)
+        await self._media_failed("media_failed", "the bridge closed the transport or does not answer any more")
 
-    async def _greet_bridge(self, media: MediaSession) -> None:
-        """Say what we want as soon as the channel is open: before that the bridge sends no video."""
-        settings, channel = self._config.settings, media.channel
-        opening = asyncio.ensure_future(channel.wait_open() if channel else media.wait_ended())
-        ended = asyncio.ensure_future(media.wait_ended())
+    async def _hold(self, media: MediaSession) -> None:
+        """Keep the bridge channel open as long as the transport lives."""
+        channel = asyncio.ensure_future(self._hold_channel(media.channel)) if media.channel else None
         try:
-            await asyncio.wait({opening, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await media.wait_ended()
         finally:
-            opening.cancel()
-            ended.cancel()
-        if channel is not None and opening.done():
-            self._on_phase("channel")
+            if channel is not None:
+                channel.cancel()
+                await asyncio.gather(channel, return_exceptions=True)
+
+    async def _hold_channel(self, channel: BridgeChannel) -> None:
+        settings = self._config.settings
+
+        def opened(away: float) -> None:
+            """Say what we want at once: before that the bridge sends no video."""
+            if away:
+                self._emit(events.BridgeChannelRecovered, channel=channel.name, seconds=away)
+            else:
+                self._on_phase("channel")
             channel.send(receiver_constraints(max_height=settings.receive_height, last_n=settings.last_n))
+
+        def lost(cause: str) -> None:
+            self._emit(events.BridgeChannelDegraded, channel=channel.name, cause=cause)
+
+        keeper = ChannelKeeper(
+            channel,
+            on_open=opened,
+            on_lost=lost,
+            timeout=settings.connect_timeout,
+            sleep=self._sleep,
+            clock=self._clock,
+        )
+        await keeper.run()
 
     def _bridge_message(self, message: Message) -> None:
         match message["colibriClass"]:
@@ -346,19 +382,29 @@ class Conference:
             case _:
                 pass  # newer bridges say more than we know
 
-    def _media_failed(self, code: str, cause: str) -> None:
-        """Say it, and ask the focus for another session (it limits how often)."""
+    async def _media_failed(self, code: str, cause: str, *, restart: bool = True) -> None:
+        """Say it, and ask the focus for another session within its limits; beyond ours the stay is over."""
         self._emit(events.MediaFailed, code=code, cause=cause)
-        if self._session.state in (SessionState.PENDING, SessionState.ACTIVE):
-            stanza = self._session.terminate("connectivity-error", cause, restart=code != "media_unsupported")
-            self._connection.ask(f"{self.room.jid}/{FOCUS_NICK}", build_jingle(stanza))
+        await self._close_media()
         self._stand()
+        delay = self._restarts.ask(self._clock()) if restart else 0.0
+        if delay is None:
+            if not self._over.done():
+                self._over.set_result(MediaLostError(f"No media session after {MAX_IN_A_ROW} requests: {cause}"))
+            return
+        await self._sleep(delay)
+        if self._session.state in (SessionState.PENDING, SessionState.ACTIVE):
+            stanza = self._session.terminate("connectivity-error", cause, restart=restart)
+            self._connection.ask(f"{self.room.jid}/{FOCUS_NICK}", build_jingle(stanza))
 
     async def _end_media(self) -> None:
         task, self._media_task = self._media_task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        await self._close_media()
+
+    async def _close_media(self) -> None:
         media, self.media = self.media, None
         if media is not None:
             await media.close()
@@ -369,3 +415,7 @@ class Conference:
         for track in self.tracks:
             track.stop()
         self.tracks.clear()
+
+
+def _is_sctp(channel: BridgeChannel | None) -> bool:
+    return channel is not None and channel.name == "sctp"

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from bot import events
-from bot.errors import BotError, ResumeRefusedError, RoomError
+from bot.errors import BotError, MediaLostError, ResumeRefusedError, RoomError
 from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
 from bot.participant.retry import Sleep, join_policy, resume_policy
@@ -172,6 +172,8 @@ class Participant:
                 on_phase=self._phase,
                 on_state=self._to,
                 timer=self._timer,
+                sleep=self._sleep,
+                clock=self._clock,
             )
             await self._conference.join()
         except BaseException:
@@ -208,7 +210,7 @@ class Participant:
         try:
             await asyncio.wait({lost, stop, removed}, return_when=asyncio.FIRST_COMPLETED)
             if removed.done():
-                removed.result()  # raises why the room is over for us
+                return _media_lost(removed)
             return None if stop.done() else lost.result()
         finally:
             await _end_tasks(lost, stop, removed, polling)
@@ -223,7 +225,7 @@ class Participant:
         self._emit(events.ConnectionDegraded, cause=lost.reason)
         how = "resumed"
         try:
-            await self._resume()
+            await self._resume(lost)
         except BotError as error:
             if not isinstance(error, ResumeRefusedError) and not error.retryable:
                 raise
@@ -235,8 +237,10 @@ class Participant:
                 self._conference.resumed()
         self._emit(events.ConnectionRecovered, how=how, seconds=self._clock() - began)
 
-    async def _resume(self) -> None:
+    async def _resume(self, lost: ConnectionLost) -> None:
         connection = self._connection
+        if not lost.resumable:
+            raise ResumeRefusedError(lost.reason)
         if connection is None or not connection.resumable:
             raise ResumeRefusedError("the server did not offer to resume the stream")
         async for attempt in resume_policy(
@@ -320,6 +324,15 @@ class Participant:
             phase_timeout=settings.connect_timeout,
             ping_interval=settings.ping_interval,
         )
+
+
+def _media_lost(removed: asyncio.Future[None]) -> ConnectionLost:
+    """A stay that ended for want of media is as good as a lost connection; any other end is raised."""
+    try:
+        removed.result()
+    except MediaLostError as error:
+        return ConnectionLost(str(error), resumable=False)
+    raise RuntimeError("a stay ended without a reason")
 
 
 async def _end_tasks(*tasks: asyncio.Future[Any]) -> None:

@@ -67,10 +67,14 @@ class XmppConfig:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
-    """How the WebSocket went away: ``code`` is RFC 6455's close code, None where there was none."""
+    """How the connection went away: ``code`` is RFC 6455's close code, None where there was none.
+
+    ``resumable`` False: the stream is of no more use, whatever the server says (XEP-0198).
+    """
 
     reason: str
     code: int | None = None
+    resumable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
