@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 NS_COMPONENT = "jabber:component:accept"
 _ERROR = f"{{{NS_STREAM}}}error"
 #: A stanza beyond it ends the connection (characters of one stanza's text are not known before its end).
+_DOCTYPE = b"<!DOCTYPE"
 MAX_STANZA_BYTES = 4 * 1024 * 1024
 
 
@@ -40,12 +41,17 @@ class ComponentParser:
         self._depth = 0
         self._root: ET.Element | None = None
         self._since_stanza = 0
+        #: What a document type that is cut in two may begin in.
+        self._end = b""
 
     def feed(self, data: bytes) -> list[ET.Element]:
         """Take bytes; raises ProtocolError on broken XML, a document type or a stanza without end."""
         self._since_stanza += len(data)
-        if b"<!DOCTYPE" in data or self._since_stanza > MAX_STANZA_BYTES:
-            raise ProtocolError("The component stream holds what it may not")
+        if self._since_stanza > MAX_STANZA_BYTES:
+            raise ProtocolError(f"A stanza of the component stream has more than {MAX_STANZA_BYTES} bytes")
+        if _DOCTYPE in self._end + data:
+            raise ProtocolError("The component stream holds a document type")
+        self._end = (self._end + data)[-len(_DOCTYPE) :]
         found: list[ET.Element] = []
         try:
             self._parser.feed(data)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 from bot.embedded import sharing
-from bot.embedded.offer import Features, bridge_sources, build_offer, owned, subtract
+from bot.embedded.offer import Features, bridge_sources, build_offer, owned, without
 from bot.embedded.orders import (
     CloseEndpoint,
     ConnectEndpoint,
@@ -42,7 +42,9 @@ from bot.jingle.model import Action, Jingle, Reason, SourceMap, Transport
 FOCUS_NICK = "focus"
 _JINGLE = f"{{{NS_JINGLE}}}jingle"
 _DISCO = f"{{{NS_DISCO_INFO}}}query"
-_UNKNOWN_SESSION = "urn:xmpp:jingle:errors:1"
+_JINGLE_ERRORS = "urn:xmpp:jingle:errors:1"
+#: session-accept comes once; the others only after it (XEP-0166 section 7.2).
+_ORDERED = frozenset({Action.SESSION_ACCEPT, Action.SOURCE_ADD, Action.SOURCE_REMOVE})
 #: Restart requests: this many seconds apart, and so many a minute (as Jicofo limits them).
 RESTART_INTERVAL, RESTARTS_A_MINUTE = 5.0, 5
 
@@ -63,7 +65,8 @@ class Conference:
         self._bridges: int | None = None
         self._empty_at: float | None = now + config.empty_room_timeout
         self._alone_at: float | None = None
-        self._requests: dict[str, tuple[str, str]] = {}
+        #: Purpose, nick and session of what has yet to be answered.
+        self._requests: dict[str, tuple[str, str, str | None]] = {}
 
     # --- the room ------------------------------------------------------------------------------------------
 
@@ -73,11 +76,7 @@ class Conference:
 
     def end(self) -> list[Output]:
         """Leave the room and close what is open."""
-        outputs: list[Output] = []
-        for member in self.members.values():
-            outputs += self._close(member)
-        self.members.clear()
-        self.ended = True
+        outputs = self._forget()
         attributes = {"type": "unavailable", "from": self._config.jid, "to": f"{self.room}/{FOCUS_NICK}"}
         return [*outputs, Send(ET.Element(PRESENCE, attributes))]
 
@@ -133,6 +132,7 @@ class Conference:
         if member is None:
             return []
         outputs = self._close(member)
+        self._requests = {key: request for key, request in self._requests.items() if request[1] != nick}
         if not self.members:
             return [*outputs, *self.end()]
         self._elect(now)
@@ -199,15 +199,21 @@ class Conference:
 
     def _request(self, purpose: str, member: Member, kind: str, payload: ET.Element) -> Send:
         identifier = self._new_id()
-        self._requests[identifier] = (purpose, member.nick)
+        self._requests[identifier] = (purpose, member.nick, member.sid)
         return self._iq(kind, f"{self.room}/{member.nick}", payload, identifier)
+
+    def _tell(self, member: Member, payload: ET.Element) -> Send:
+        """A request whose answer changes nothing."""
+        return self._iq("set", f"{self.room}/{member.nick}", payload, self._new_id())
 
     def answer(self, stanza: ET.Element) -> list[Output]:
         """Take the answer to a request of ours."""
-        purpose, nick = self._requests.pop(stanza.get("id", ""), ("", ""))
+        identifier = stanza.get("id", "")
+        purpose, nick, sid = self._requests.get(identifier, ("", "", None))
         member = self.members.get(nick)
         if member is None or Jid.parse(stanza.get("from", "")).resource != nick:
             return []
+        del self._requests[identifier]
         failed = stanza.get("type") == "error"
         if purpose == "disco" and member.features is None:
             query = stanza.find(_DISCO)
@@ -215,7 +221,7 @@ class Conference:
             if not failed and query is not None:
                 features = Features.parse(f.get("var", "") for f in query.iter(f"{{{NS_DISCO_INFO}}}feature"))
             return self._discovered(member, features)
-        if purpose == "offer" and failed:
+        if purpose == "offer" and failed and sid == member.sid:
             member.refused = True
             return self._close(member)
         return []
@@ -273,8 +279,8 @@ class Conference:
 
     def _reconcile(self) -> list[Output]:
         """Tell each participant the difference between what he knows and what he should know."""
-        news = sharing.news(self.room, self._config.jid, self.members)
-        return [self._request("sources", member, "set", build_jingle(jingle)) for member, jingle in news]
+        news = sharing.news(self.room, self.members)
+        return [self._tell(member, build_jingle(jingle)) for member, jingle in news]
 
     # --- the participant's requests ------------------------------------------------------------------------
 
@@ -285,26 +291,29 @@ class Conference:
         try:
             jingle = parse_jingle(payload)
         except JingleError as error:
-            return [Send(error_reply(stanza, "bad-request", str(error)))]
+            return [Send(error_reply(stanza, error.condition, str(error)))]
         member = self.members.get(Jid.parse(stanza.get("from", "")).resource)
         if member is None or member.sid is None or not member.offered or jingle.sid != member.sid:
-            unknown = element("unknown-session", _UNKNOWN_SESSION)
+            unknown = element("unknown-session", _JINGLE_ERRORS)
             return [Send(error_reply(stanza, "item-not-found", f"No session {jingle.sid}", details=unknown))]
         return self._jingle(stanza, jingle, member, now)
 
     def _jingle(self, stanza: ET.Element, jingle: Jingle, member: Member, now: float) -> list[Output]:
         handlers: dict[str, Callable[[ET.Element, Jingle, Member], list[Output]]] = {
             Action.SESSION_ACCEPT: self._accept,
-            Action.TRANSPORT_ACCEPT: self._accept,
             Action.SOURCE_ADD: self._source_add,
             Action.SOURCE_REMOVE: self._source_remove,
-            Action.SESSION_INFO: lambda iq, _jingle, _member: [Send(iq_result(iq))],
+            Action.SESSION_INFO: _session_info,
             Action.TRANSPORT_INFO: lambda iq, _jingle, _member: [Send(iq_result(iq))],
             Action.SESSION_TERMINATE: lambda iq, end, who: self._terminated(iq, end, who, now),
         }
         handler = handlers.get(jingle.action)
         if handler is None:
             return [Send(error_reply(stanza, "feature-not-implemented", f"action '{jingle.action}'"))]
+        if member.active is (jingle.action == Action.SESSION_ACCEPT) and jingle.action in _ORDERED:
+            out_of_order = element("out-of-order", _JINGLE_ERRORS)
+            text = f"'{jingle.action}' is not expected now"
+            return [Send(error_reply(stanza, "unexpected-request", text, details=out_of_order))]
         return handler(stanza, jingle, member)
 
     def _accept(self, stanza: ET.Element, jingle: Jingle, member: Member) -> list[Output]:
@@ -313,9 +322,9 @@ class Conference:
             transport = bundle_transport(jingle)
         except BotError as error:
             return [Send(error_reply(stanza, "bad-request", str(error)))]
-        conflict = sharing.conflict(self.members, member, jingle.sources)
-        if conflict is not None:
-            return [Send(error_reply(stanza, "bad-request", conflict))]
+        problem = sharing.problem(self.members, member, jingle.sources, self._config.max_ssrcs)
+        if problem is not None:
+            return [Send(error_reply(stanza, "bad-request", problem))]
         member.active = True
         member.sources = owned(jingle.sources, member.nick)
         return [
@@ -326,14 +335,16 @@ class Conference:
         ]
 
     def _source_add(self, stanza: ET.Element, jingle: Jingle, member: Member) -> list[Output]:
-        conflict = sharing.conflict(self.members, member, jingle.sources)
-        if conflict is not None:
-            return [Send(error_reply(stanza, "bad-request", conflict))]
-        added = subtract(owned(jingle.sources, member.nick), member.sources)
-        return self._changed(stanza, member, member.sources.merged(added))
+        problem = sharing.problem(self.members, member, jingle.sources, self._config.max_ssrcs)
+        if problem is not None:
+            return [Send(error_reply(stanza, "bad-request", problem))]
+        return self._changed(stanza, member, member.sources.merged(owned(jingle.sources, member.nick)))
 
     def _source_remove(self, stanza: ET.Element, jingle: Jingle, member: Member) -> list[Output]:
-        return self._changed(stanza, member, subtract(member.sources, jingle.sources))
+        unknown = sharing.unknown(member, jingle.sources)
+        if unknown is not None:
+            return [Send(error_reply(stanza, "bad-request", unknown))]
+        return self._changed(stanza, member, without(member.sources, jingle.sources))
 
     def _changed(self, stanza: ET.Element, member: Member, sources: SourceMap) -> list[Output]:
         member.sources = sources
@@ -341,16 +352,15 @@ class Conference:
         return [Send(iq_result(stanza)), changed, *self._reconcile()]
 
     def _terminated(self, stanza: ET.Element, jingle: Jingle, member: Member, now: float) -> list[Output]:
-        if jingle.restart:
-            member.restarts = [at for at in member.restarts if at > now - 60]
-            too_soon = bool(member.restarts) and member.restarts[-1] > now - RESTART_INTERVAL
-            if too_soon or len(member.restarts) >= RESTARTS_A_MINUTE:
-                return [Send(error_reply(stanza, "resource-constraint", "Too many restart requests"))]
-            member.restarts.append(now)
-        else:
-            member.refused = True
-        outputs = [Send(iq_result(stanza)), *self._close(member), *self._reconcile()]
-        return [*outputs, *self._invite()]
+        if jingle.bridge_session_id not in {None, self._bridge_session}:
+            text = f"{jingle.bridge_session_id} is not the bridge session of now"
+            return [Send(error_reply(stanza, "item-not-found", text))]
+        member.refused = not (jingle.restart and _may_restart(member, now))
+        answer = iq_result(stanza)
+        if jingle.restart and member.refused:
+            # As Jicofo does it: the session is ended all the same, only no other is offered.
+            answer = error_reply(stanza, "resource-constraint", "rate-limited")
+        return [Send(answer), *self._close(member), *self._reconcile(), *self._invite()]
 
     # --- the end of a session ------------------------------------------------------------------------------
 
@@ -359,7 +369,7 @@ class Conference:
         outputs: list[Output] = []
         if member.sid is not None and member.offered:
             jingle = Jingle(action=Action.SESSION_TERMINATE, sid=member.sid, reason=Reason(condition, text))
-            outputs.append(self._request("terminate", member, "set", build_jingle(jingle)))
+            outputs.append(self._tell(member, build_jingle(jingle)))
         return [*outputs, *self._close(member)]
 
     def _close(self, member: Member) -> list[Output]:
@@ -368,3 +378,20 @@ class Conference:
         member.sources = SourceMap()
         member.told = {}
         return [CloseEndpoint(self.room, member.nick, sid)] if sid is not None else []
+
+
+def _session_info(stanza: ET.Element, jingle: Jingle, _member: Member) -> list[Output]:
+    """Restarting ICE in place is refused, as by a Jicofo that has it off: a new session is asked for then."""
+    if jingle.ice_restart:
+        return [Send(error_reply(stanza, "feature-not-implemented", "in-place ICE restart is disabled"))]
+    return [Send(iq_result(stanza))]
+
+
+def _may_restart(member: Member, now: float) -> bool:
+    """Whether a restart may be asked for now; it counts if so."""
+    member.restarts = [at for at in member.restarts if at > now - 60]
+    too_soon = bool(member.restarts) and member.restarts[-1] > now - RESTART_INTERVAL
+    if too_soon or len(member.restarts) >= RESTARTS_A_MINUTE:
+        return False
+    member.restarts.append(now)
+    return True

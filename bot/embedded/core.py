@@ -17,6 +17,7 @@ from bot.embedded.negotiation import CLOSE, OPEN, Negotiation, Phase, StreamErro
 from bot.embedded.stanza import (
     COUNTED,
     IQ,
+    MAX_JID_PART,
     NS_BIND,
     NS_FRAMING,
     NS_SM,
@@ -58,7 +59,18 @@ class ToFocus:
     stanza: ET.Element
 
 
-Output = Write | Close | ToFocus
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A stream ended by a stream error (RFC 6120 section 4.9): say so once."""
+
+    connection: int
+    condition: str
+    text: str
+
+
+Output = Write | Close | ToFocus | Failed
+#: Types of an IQ (RFC 6120 section 8.2.3).
+_IQ_TYPES = frozenset({"get", "set", "result", "error"})
 
 
 @dataclass(eq=False, slots=True)
@@ -182,7 +194,11 @@ class XmppCore:
 
     def _bind(self, state: _Connection, frame: ET.Element, payload: ET.Element) -> None:
         resource = payload.findtext(f"{{{NS_BIND}}}resource") or new_resource()
-        jid = f"{state.negotiation.user}@{self.config.domain}/{resource}"
+        address = Jid(state.negotiation.user or "", self.config.domain, resource)
+        if not address.fits:
+            self._write(state.id, error_reply(frame, "bad-request", "The resource is too long"))
+            return
+        jid = str(address)
         if jid in self._sessions:
             self._replace(self._sessions[jid])
         state.session = self._sessions[jid] = Session(jid, state.id)
@@ -202,7 +218,7 @@ class XmppCore:
             if session.management is not None:
                 session.management.count_received()
             frame.set("from", session.jid)
-            self._queue.append(frame)
+            self._queue.append(_checked(frame))
         elif frame.tag.startswith(f"{{{NS_SM}}}"):
             self._management_frame(state, session, frame)
         elif frame.tag == OPEN:
@@ -242,7 +258,7 @@ class XmppCore:
         user = state.negotiation.user
         # Anonymous clients get a new user name with each SASL exchange, so the secret id alone has to do.
         foreign = session is not None and user in self.config.accounts and Jid.parse(session.jid).node != user
-        if session is None or session.management is None or foreign:
+        if session is None or session.management is None or foreign or not session.management.resumable:
             self._sm_failed(state.id, "item-not-found")
             return
         _acknowledge(session.management, frame)
@@ -279,6 +295,7 @@ class XmppCore:
         if state.negotiation.phase is Phase.OPENING:
             self._write(state.id, element("open", NS_FRAMING, {"version": "1.0", "from": self.config.domain}))
         self._write(state.id, error.element())
+        self._outputs.append(Failed(state.id, error.condition, str(error)))
         session = state.session
         self._connections.pop(state.id, None)
         self._end_stream(state)
@@ -325,7 +342,6 @@ class XmppCore:
             self._queue.append(answer_for_domain(stanza, self.config.domain))
         elif stanza.tag == PRESENCE and stanza.get("type") == "unavailable" and not stanza.get("to"):
             self._queue.extend(self.muc.user_gone(stanza.get("from", "")))
-            stanza.set("to", stanza.get("from", ""))
             self._to_session(stanza, stanza.get("from", ""))
 
     def _to_focus(self, stanza: ET.Element) -> None:
@@ -356,6 +372,20 @@ class XmppCore:
 
     def _write(self, connection: int, frame: ET.Element) -> None:
         self._outputs.append(Write(connection, serialize(frame)))
+
+
+def _checked(stanza: ET.Element) -> ET.Element:
+    """A client's stanza with its address folded, or the error that answers it."""
+    kind = stanza.get("type")
+    if stanza.tag == IQ and (kind not in _IQ_TYPES or not stanza.get("id")):
+        return error_reply(stanza, "bad-request", "An IQ has a type and an id")
+    if stanza.get("to"):
+        address = Jid.parse(stanza.get("to", "")).folded()
+        if not address.fits:
+            stanza.set("to", address.domain[:MAX_JID_PART])
+            return error_reply(stanza, "jid-malformed")
+        stanza.set("to", str(address))
+    return stanza
 
 
 def _acknowledge(management: StreamManagement, frame: ET.Element) -> None:

@@ -51,6 +51,7 @@ class Forwarder:
             kept = strip_simulcast(sources)
             self._sources[endpoint] = kept
             self._owner.update(dict.fromkeys(ssrcs(kept), endpoint))
+        self._asked = {ssrc: at for ssrc, at in self._asked.items() if ssrc in self._owner}
 
     def header(self, sender: str, data: bytes) -> RtpHeader | None:
         """Header of a packet that is to be forwarded; None for what is broken or not the sender's own."""
@@ -105,9 +106,9 @@ class Forwarder:
             packets += self._ask(ssrc, now)
         if packet.kind == rtcp.RTPFB and packet.fmt == rtcp.FMT_NACK:
             owner = self._owner.get(packet.media_ssrc)
-            if owner is not None:
-                again = rtcp.feedback(packet.kind, packet.fmt, packet.sender_ssrc, packet.media_ssrc, packet.fci)
-                packets.append((owner, again))
+            lost = rtcp.nacked(packet)
+            if owner is not None and lost:
+                packets.append((owner, rtcp.nack(packet.sender_ssrc, packet.media_ssrc, lost)))
         return packets
 
     def _ask(self, ssrc: int, now: float) -> Packets:

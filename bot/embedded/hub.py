@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -216,6 +217,6 @@ def _height(state: _Endpoint, owner: str, source: str) -> int:
     if not isinstance(entry, dict):
         entry = constraints.get("defaultConstraints")
     height = entry.get("maxHeight") if isinstance(entry, dict) else None
-    if isinstance(height, bool) or not isinstance(height, int | float):
-        return DEFAULT_HEIGHT
+    if isinstance(height, bool) or not isinstance(height, int | float) or not math.isfinite(height):
+        return DEFAULT_HEIGHT  # JSON as Python reads it has NaN and Infinity, too
     return 2160 if height < 0 else min(int(height), 2160)

@@ -33,6 +33,9 @@ _ADMIN = f"{{{NS_MUC_ADMIN}}}query"
 _OWNER = f"{{{NS_MUC_OWNER}}}query"
 _DISCO = f"{{{NS_DISCO_INFO}}}query"
 _PING = f"{{{NS_PING}}}ping"
+#: XEP-0045 sections 5.1 and 5.2.
+AFFILIATIONS = frozenset({"owner", "admin", "member", "none", "outcast"})
+OCCUPANT_ROLES = frozenset({"moderator", "participant", "visitor", "none"})
 _ROOM_INFO = "http://jabber.org/protocol/muc#roominfo"
 
 
@@ -124,6 +127,8 @@ class MucIq:
         actor = room.by_jid.get(jid)
         actor_nick = actor.nick if actor is not None else None
         reason = item.findtext(f"{{{NS_MUC_ADMIN}}}reason")
+        if item.get("affiliation", "none") not in AFFILIATIONS or item.get("role", "none") not in OCCUPANT_ROLES:
+            return [error_reply(stanza, "bad-request", "No such affiliation or role")]
         if item.get("affiliation") is not None:
             told = self._set_affiliation(room, item, actor_nick, reason)
         else:
@@ -141,7 +146,7 @@ class MucIq:
             bare = Jid.parse(by_nick.jid).bare
         if not bare:
             return None
-        affiliation = item.get("affiliation", "none")
+        affiliation = item.get("affiliation", "")
         room.affiliations[bare] = affiliation
         told = []
         for occupant in [other for other in room.occupants.values() if Jid.parse(other.jid).bare == bare]:
@@ -196,9 +201,8 @@ class MucIq:
             x = child(stanza, "x", NS_MUC_USER)
             child(x, "item", NS_MUC_USER, affiliation="none", role="none")
             gone = child(x, "destroy", NS_MUC_USER)
-            for name in ("jid",):
-                if value := destroy.get(name):
-                    gone.set(name, value)
+            if alternative := destroy.get("jid"):
+                gone.set("jid", alternative)
             if reason := destroy.findtext(f"{{{NS_MUC_OWNER}}}reason"):
                 child(gone, "reason", NS_MUC_USER).text = reason
             child(x, "status", NS_MUC_USER, code="110")

@@ -106,7 +106,10 @@ class Negotiation:
         if mechanism == "ANONYMOUS":
             self.user = self._new_id()
         elif mechanism == "PLAIN" and self._accounts:
-            self.user = self._plain(frame.text or "")
+            try:
+                self.user = self._plain(base64.b64decode(frame.text or "", validate=True).decode())
+            except (binascii.Error, UnicodeDecodeError):
+                return [_failure("incorrect-encoding")]
         else:
             return [_failure("invalid-mechanism")]
         if self.user is None:
@@ -114,16 +117,12 @@ class Negotiation:
         self.phase = Phase.REOPENING
         return [element("success", NS_SASL)]
 
-    def _plain(self, text: str) -> str | None:
+    def _plain(self, message: str) -> str | None:
         """User of a PLAIN message ``[authzid] NUL authcid NUL passwd`` (RFC 4616), None if it is not right."""
-        try:
-            _, user, password = base64.b64decode(text, validate=True).decode().split("\0")
-        except (binascii.Error, ValueError):
-            return None
-        known = self._accounts.get(user)
-        if known is None or not hmac.compare_digest(known.encode(), password.encode()):
-            return None
-        return user
+        parts = message.split("\0")
+        known = self._accounts.get(parts[1]) if len(parts) == 3 else None
+        right = known is not None and hmac.compare_digest(known.encode(), parts[2].encode())
+        return parts[1] if right else None
 
 
 def _failure(condition: str, text: str | None = None) -> ET.Element:

@@ -205,7 +205,7 @@ def strip_simulcast(sources: SourceMap) -> SourceMap:
         if group.semantics == "SIM":
             dropped.update(group.ssrcs[1:])
     for group in sources.video.groups:
-        if group.semantics == "FID" and group.ssrcs and group.ssrcs[0] in dropped:
+        if group.semantics == "FID" and group.ssrcs[0] in dropped:
             dropped.update(group.ssrcs)
     groups = tuple(
         group for group in sources.video.groups if group.semantics != "SIM" and dropped.isdisjoint(group.ssrcs)
@@ -225,6 +225,19 @@ def _subtract(sources: MediaSources, other: MediaSources) -> MediaSources:
     return MediaSources(
         tuple(source for source in sources.sources if source.ssrc not in known),
         tuple(group for group in sources.groups if group not in groups),
+    )
+
+
+def without(sources: SourceMap, removed: SourceMap) -> SourceMap:
+    """``sources`` less those of ``removed``, by SSRC, and less the groups that name one of them or are removed."""
+    return SourceMap(_without(sources.audio, removed.audio), _without(sources.video, removed.video))
+
+
+def _without(sources: MediaSources, removed: MediaSources) -> MediaSources:
+    gone = {source.ssrc for source in removed.sources}
+    return MediaSources(
+        tuple(source for source in sources.sources if source.ssrc not in gone),
+        tuple(group for group in sources.groups if gone.isdisjoint(group.ssrcs) and group not in removed.groups),
     )
 
 

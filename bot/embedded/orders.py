@@ -20,6 +20,8 @@ class FocusConfig:
     owner_delay: float = 0.03
     disco_timeout: float = 5.0
     empty_room_timeout: float = 15.0
+    #: SSRCs, and groups of them, that one participant may have (Jicofo's default).
+    max_ssrcs: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Member:
     sid: str | None = None
     offered: bool = False
     active: bool = False
-    #: He ended his session himself: no new one until he asks.
+    #: He ended his session himself, or asked for new ones too often: he gets no other while he stays.
     refused: bool = False
     sources: SourceMap = field(default_factory=SourceMap)
     #: What he was told, by owner.

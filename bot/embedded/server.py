@@ -15,7 +15,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from bot.embedded.bridge import Bridge
 from bot.embedded.config import EmbeddedConfig
-from bot.embedded.core import Close, Output, ToFocus, Write, XmppCore
+from bot.embedded.core import Close, Failed, Output, ToFocus, Write, XmppCore
 from bot.embedded.orders import FocusConfig
 from bot.embedded.owner import Alarm
 from bot.embedded.service import FocusService
@@ -192,6 +192,10 @@ class EmbeddedServer:
                     client.put(None)
             case ToFocus(stanza):
                 self.service.feed(stanza)
+            case Failed(_, condition, text):
+                log.warning(
+                    "A stream failed", event_name="embedded_stream_failed", condition=condition, cause=text
+                )
 
     # --- the WebSocket -------------------------------------------------------------------------------------
 
@@ -219,7 +223,9 @@ class EmbeddedServer:
         async for message in socket:
             if message.type is WSMsgType.TEXT:
                 self._dispatch(self.core.feed(connection, message.data))
-            else:
+            else:  # binary, or more than max_frame_bytes, after which aiohttp has closed with 1009
+                cause = str(socket.exception() or "binary frame")
+                log.warning("A frame was refused", event_name="embedded_frame_refused", cause=cause)
                 break
 
 

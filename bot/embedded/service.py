@@ -21,6 +21,7 @@ from bot.embedded.orders import (
     SetSources,
 )
 from bot.embedded.owner import Alarm, Tasks
+from bot.embedded.stanza import NS_STANZAS, split_tag
 from bot.errors import MediaError
 
 log = structlog.get_logger(__name__)
@@ -70,6 +71,7 @@ class FocusService:
         for output in outputs:
             match output:
                 case Send(stanza):
+                    _log_refusal(stanza)
                     self._port.send(stanza)
                 case OpenEndpoint():
                     self._tasks.spawn(self._open(output), f"open {output.endpoint}")
@@ -102,3 +104,18 @@ class FocusService:
 
     def _lost(self, room: str, endpoint: str, sid: str) -> None:
         self._do(self.focus.failed(room, endpoint, sid))
+
+
+def _log_refusal(stanza: ET.Element) -> None:
+    """One line for each request that the focus refuses."""
+    if stanza.get("type") == "error":
+        error = stanza[0]
+        conditions = [split_tag(node.tag)[1] for node in error if node.tag != f"{{{NS_STANZAS}}}text"]
+        cause = error.findtext(f"{{{NS_STANZAS}}}text") or ""
+        log.warning(
+            "The focus refused a request",
+            event_name="embedded_request_refused",
+            participant=stanza.get("to"),
+            condition=conditions[0],
+            cause=cause,
+        )

@@ -37,16 +37,16 @@ def initial(room: str, members: Members, member: Member, bridge_sources: SourceM
     return total
 
 
-def news(room: str, initiator: str, members: Members) -> list[tuple[Member, Jingle]]:
+def news(room: str, members: Members) -> list[tuple[Member, Jingle]]:
     """What each participant with an accepted session has yet to be told; it counts as told."""
     found: list[tuple[Member, Jingle]] = []
     for member in members.values():
         if member.active and member.sid is not None:
-            found += [(member, jingle) for jingle in _news_for(room, initiator, members, member, member.sid)]
+            found += [(member, jingle) for jingle in _news_for(room, members, member, member.sid)]
     return found
 
 
-def _news_for(room: str, initiator: str, members: Members, member: Member, sid: str) -> list[Jingle]:
+def _news_for(room: str, members: Members, member: Member, sid: str) -> list[Jingle]:
     now = wanted(members, member)
     told, member.told = member.told, now
     found = []
@@ -57,7 +57,6 @@ def _news_for(room: str, initiator: str, members: Members, member: Member, sid: 
             Jingle(
                 action=action,
                 sid=sid,
-                initiator=initiator,
                 sources=spelled(room, member, owner, sources),
                 json_sources=member.features is not None and member.features.json_sources,
             )
@@ -67,10 +66,25 @@ def _news_for(room: str, initiator: str, members: Members, member: Member, sid: 
     return found
 
 
-def conflict(members: Members, member: Member, sources: SourceMap) -> str | None:
-    """Whose SSRC is taken again, None if all are free."""
-    mine = ssrcs(sources)
+def problem(members: Members, member: Member, added: SourceMap, limit: int) -> str | None:
+    """Why ``member`` may not add these sources, None if he may (Jicofo's rules, there too a bad request)."""
+    new, own = ssrcs(added), ssrcs(member.sources)
     for other in members.values():
-        if other is not member and (taken := mine & ssrcs(other.sources)):
+        if taken := new & ssrcs(other.sources):
             return f"SSRC {min(taken)} is used by {other.nick}"
+    total = member.sources.merged(added)
+    parts = (total.audio, total.video)
+    if sum(len(part.sources) for part in parts) > limit or sum(len(part.groups) for part in parts) > limit:
+        return f"More than {limit} SSRCs or groups of them"
+    for group in added.audio.groups + added.video.groups:
+        if not set(group.ssrcs) <= new | own:
+            return f"A {group.semantics} group has SSRCs without a source"
+        if group.semantics == "FID" and len(group.ssrcs) != 2:
+            return f"A FID group has {len(group.ssrcs)} SSRCs"
     return None
+
+
+def unknown(member: Member, removed: SourceMap) -> str | None:
+    """Which source to remove is none of ``member``'s, None if all are."""
+    missing = ssrcs(removed) - ssrcs(member.sources)
+    return f"SSRC {min(missing)} is not one of yours" if missing else None

@@ -25,9 +25,10 @@ class SpeakerDetector:
         self._loudness[endpoint] = average = average + (loudness - average) * _WEIGHT
         if endpoint == self.dominant or average <= 1.0:
             return False
-        current = self._loudness.get(self.dominant, 0.0) if self.dominant is not None else -MARGIN
-        if self.dominant is not None and (average < current + MARGIN or now - self._since < HOLD):
-            return False
+        if self.dominant is not None:
+            current = self._loudness[self.dominant]
+            if average < current + MARGIN or now - self._since < HOLD:
+                return False
         self.dominant, self._since = endpoint, now
         return True
 

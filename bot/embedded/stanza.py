@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape, quoteattr
@@ -26,7 +27,8 @@ NS_OCCUPANT_ID = "urn:xmpp:occupant-id:0"
 NS_FOCUS = "http://jitsi.org/protocol/focus"
 NS_JITMEET = "http://jitsi.org/jitmeet"
 NS_JINGLE = "urn:xmpp:jingle:1"
-XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+NS_XML = "http://www.w3.org/XML/1998/namespace"
+XML_LANG = f"{{{NS_XML}}}lang"
 
 IQ = f"{{{NS_CLIENT}}}iq"
 MESSAGE = f"{{{NS_CLIENT}}}message"
@@ -48,7 +50,15 @@ ERROR_TYPES = {
     "registration-required": "auth",
     "resource-constraint": "wait",
     "service-unavailable": "cancel",
+    "unexpected-request": "wait",
 }
+
+#: Elements inside each other that a frame may have: stanzas have fewer than ten.
+MAX_DEPTH = 64
+#: Bytes of each part of an address (RFC 7622 section 3.1).
+MAX_JID_PART = 1023
+#: An element, so that there is no place for a document type or an XML declaration before it.
+_BEGIN = re.compile(r"<[^!?]")
 
 
 class FrameError(ValueError):
@@ -70,6 +80,15 @@ class Jid(NamedTuple):
         return cls(node if at else "", domain, resource)
 
     @property
+    def fits(self) -> bool:
+        """Whether no part is longer than an address may have it."""
+        return all(len(part.encode()) <= MAX_JID_PART for part in self)
+
+    def folded(self) -> Jid:
+        """The address as servers compare it: only the resource minds the case (RFC 7622 sections 3.2 to 3.4)."""
+        return Jid(self.node.lower(), self.domain.lower(), self.resource)
+
+    @property
     def bare(self) -> str:
         """The address without its resource."""
         return f"{self.node}@{self.domain}" if self.node else self.domain
@@ -89,18 +108,28 @@ def split_tag(tag: str) -> tuple[str, str]:
 def parse_frame(text: str, default_namespace: str = NS_CLIENT) -> ET.Element:
     """The element of a text frame (RFC 7395 section 3.3.3); raises FrameError.
 
-    Document types are refused, so no entity is ever expanded (RFC 6120 section 11.1). A stanza without a
-    namespace of its own is read as ``default_namespace``.
+    It begins with the element, so there is no document type and no entity is ever expanded (RFC 6120 section
+    11.1). A stanza without a namespace of its own is read as ``default_namespace``.
     """
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise FrameError("frame holds a document type declaration")
+    if not _BEGIN.match(text):
+        raise FrameError("frame does not begin with an element")
     try:
         element = ET.fromstring(text)  # noqa: S314 - declarations are refused above
-    except (ET.ParseError, ValueError) as error:
+    except ET.ParseError as error:
         raise FrameError(f"frame is not well-formed XML: {error}") from None
+    _check_depth(element)
     if not element.tag.startswith("{"):
         _adopt(element, default_namespace)
     return element
+
+
+def _check_depth(element: ET.Element) -> None:
+    level = [element]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in node]
+        if not level:
+            return
+    raise FrameError(f"frame has more than {MAX_DEPTH} elements inside each other")
 
 
 def _adopt(element: ET.Element, namespace: str) -> None:
@@ -124,20 +153,25 @@ def serialize(element: ET.Element, namespace: str | None = None) -> str:
     else:
         name, inner = local, own
         declared = "" if own == (namespace or "") else f" xmlns={quoteattr(own)}"
-    attributes = "".join(_attribute(key, value) for key, value in element.attrib.items())
-    body = escape(element.text or "") + "".join(
-        serialize(child, inner) + escape(child.tail or "") for child in element
+    attributes = "".join(
+        _attribute(key, value, number) for number, (key, value) in enumerate(element.attrib.items())
     )
+    body = _text(element.text) + "".join(serialize(child, inner) + _text(child.tail) for child in element)
     head = f"<{name}{declared}{attributes}"
     return f"{head}>{body}</{name}>" if body else f"{head}/>"
 
 
-def _attribute(key: str, value: str) -> str:
-    if key == XML_LANG:
-        return f" xml:lang={quoteattr(value)}"
+def _text(text: str | None) -> str:
+    """Character data; a carriage return that is not escaped would be read as a line feed (XML section 2.11)."""
+    return escape(text or "", {"\r": "&#13;"})
+
+
+def _attribute(key: str, value: str, number: int) -> str:
     namespace, local = split_tag(key)
+    if namespace == NS_XML:
+        return f" xml:{local}={quoteattr(value)}"
     if namespace:
-        return f" xmlns:a={quoteattr(namespace)} a:{local}={quoteattr(value)}"
+        return f" xmlns:a{number}={quoteattr(namespace)} a{number}:{local}={quoteattr(value)}"
     return f" {local}={quoteattr(value)}"
 
 
