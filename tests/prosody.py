@@ -140,6 +140,7 @@ class Stack:
             "prosody", "--config", str(self.dir / "prosody.cfg.lua"), "-F", stdout=-3, stderr=-3
         )
         await until_open(self.http)
+        await until_open(self.component)
 
     async def start_nginx(self) -> None:
         """Start nginx."""
