@@ -55,6 +55,8 @@ class ComponentParser:
         found: list[ET.Element] = []
         try:
             self._parser.feed(data)
+            # Expat puts off what was cut in two until more comes; where it does, Python can tell it not to.
+            getattr(self._parser, "flush", lambda: None)()
             for event in self._parser.read_events():
                 if isinstance(event[1], ET.Element):
                     found += self._event(str(event[0]), event[1])
