@@ -145,6 +145,14 @@ async def test_nobody_there_is_not_joined(lines: io.StringIO) -> None:
     assert lines.getvalue().count('"join_failed"') == 1
 
 
+async def test_a_daemon_that_is_told_to_stop_in_its_cool_down_is_fine(lines: io.StringIO) -> None:
+    settings = load(ws_url=f"ws://127.0.0.1:{free_port()}", http_port=0, retries=0)
+    task = asyncio.create_task(runner.run_participants(settings, daemon=True, console=None))
+    await until(lines, "Trying again in 60 s")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(task, 10) is Outcome.FINE
+
+
 async def test_who_was_in_the_room_and_could_not_come_back_is_lost(lines: io.StringIO) -> None:
     server = EmbeddedServer(port=0, config=EmbeddedConfig(resume_timeout=1.0))
     await server.start()

@@ -98,7 +98,7 @@ async def run_participants(settings: Settings, *, daemon: bool, console: Console
             live = asyncio.create_task(_show(supervisor, console), name="live table")
             stack.push_async_callback(_end, live)
         await supervisor.run()
-    return fates.outcome
+    return Outcome.FINE if daemon else fates.outcome  # a daemon outlives its failures: it ends when told to
 
 
 async def run_embedded(settings: Settings, *, daemon: bool, console: Console | None) -> Outcome:

@@ -1,0 +1,36 @@
+# The daemon as a container: docker build -t jitsi-bot . && docker run --read-only --env JITSI_WS_URL=... jitsi-bot
+# Another base image (--build-arg BASE_IMAGE=...) needs apt and Python 3.11 or newer with venv.
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+WORKDIR /src
+RUN python3 -m venv /opt/venv
+COPY pyproject.toml constraints.txt README.md ./
+COPY bot ./bot
+# Behind a proxy or a package index of one's own (neither secret is needed otherwise):
+# docker build --secret id=pip_conf,src=/etc/pip.conf --secret id=ca,src=ca.pem .   with cert = /run/secrets/ca
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca \
+    /opt/venv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+    && /opt/venv/bin/pip uninstall --quiet --yes pip setuptools
+
+FROM ${BASE_IMAGE}
+# tini passes SIGTERM on and reaps; the bot then leaves its rooms (5 s at most) and ends with 0.
+RUN apt-get update -q \
+    && apt-get install -qy --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin bot
+COPY --from=build /opt/venv /opt/venv
+COPY docker-entrypoint.sh /usr/local/bin/docker-entrypoint.sh
+# Nothing is written to the root file system: it may be read-only.
+ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    JITSI_LOG_FORMAT=json
+USER 10001:10001
+WORKDIR /
+EXPOSE 8080
+# Alive means that the event loop answers; whether everybody has joined is /readyz.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('JITSI_HTTP_PORT') or 8080}/healthz\", timeout=4)"]
+ENTRYPOINT ["tini", "--", "docker-entrypoint.sh"]
+CMD ["run", "--daemon"]

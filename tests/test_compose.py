@@ -1,0 +1,225 @@
+"""The compose file, its examples of .env and the shipped bot.toml: they fit each other and the settings."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from bot.participant.config import expand
+from bot.settings import SECRETS, Settings, environment_name, load
+from tests.requirements import require
+
+ROOT = Path(__file__).parent.parent
+PROFILES = ("dev", "production")
+JITSI = ("web", "prosody", "jicofo", "jvb")
+BOTS = {"dev": "bot", "production": "bot-production"}
+#: Not set from outside: groups stand in the TOML file; the embedded server is for use without containers.
+NOT_IN_CONTAINERS = {"participants", "embedded_port"}
+VARIABLE = re.compile(r"\$\{(?P<name>[A-Z0-9_]+)(?::-(?P<default>[^}]*))?\}")
+
+
+def parsed(text: str) -> dict[str, Any]:
+    found: object = yaml.safe_load(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def compose() -> dict[str, Any]:
+    return parsed((ROOT / "docker-compose.yml").read_text())
+
+
+def service(name: str) -> dict[str, Any]:
+    found = compose()["services"][name]
+    assert isinstance(found, dict)
+    return found
+
+
+def example(profile: str) -> dict[str, str]:
+    lines = (ROOT / "config" / f"env.{profile}.example").read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name: value for name, _, value in pairs}
+
+
+def filled_in(text: str, variables: dict[str, str] | None = None) -> str:
+    """``text`` as compose reads it: ``${NAME:-default}`` stands for the default where NAME is unset or empty."""
+    given = variables or {}
+    return VARIABLE.sub(lambda found: given.get(found["name"]) or found["default"] or "", text)
+
+
+def variables_of(profile: str) -> set[str]:
+    """What the profile's services ask for, by ``${NAME}`` or by a variable handed on without a value."""
+    found = set()
+    for name, values in compose()["services"].items():
+        if profile in values["profiles"]:
+            found |= {match["name"] for match in VARIABLE.finditer(str(values))}
+            found |= {key for key, value in service(name)["environment"].items() if value is None}
+    return found
+
+
+def twins() -> set[str]:
+    names = {environment_name(field) for field in Settings.model_fields if field not in NOT_IN_CONTAINERS}
+    return names | {f"{environment_name(secret)}_FILE" for secret in SECRETS} | {"JITSI_CONFIG"}
+
+
+def test_dev_is_a_whole_jitsi_with_the_bot_and_production_the_bot_alone() -> None:
+    by_profile: dict[str, set[str]] = {profile: set() for profile in PROFILES}
+    for name, values in compose()["services"].items():
+        for profile in values["profiles"]:
+            by_profile[profile].add(name)
+    assert by_profile == {"dev": {*JITSI, "bot"}, "production": {"bot-production"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "ports"),
+    [
+        ("web", ["8000:80", "8443:443"]),
+        ("prosody", []),
+        ("jicofo", ["127.0.0.1:8888:8888"]),
+        ("jvb", ["10000:10000/udp"]),
+        ("bot", ["127.0.0.1:8080:8080"]),
+        ("bot-production", ["127.0.0.1:8080:8080"]),
+    ],
+)
+def test_published_ports_are_those_of_docker_jitsi_meet(name: str, ports: list[str]) -> None:
+    assert [filled_in(port) for port in service(name).get("ports", [])] == ports
+
+
+def test_prosody_is_reached_inside_the_network_only_and_by_its_name() -> None:
+    prosody = service("prosody")
+    assert "5280" in prosody["expose"]
+    assert prosody["networks"]["meet.jitsi"]["aliases"] == [service("jvb")["environment"]["XMPP_SERVER"]]
+
+
+def test_jitsis_images_are_of_one_pinned_version_that_a_variable_changes() -> None:
+    images = {name: service(name)["image"] for name in JITSI}
+    for name, image in images.items():
+        assert re.fullmatch(rf"jitsi/{name}:stable-\d+(-\d+)?", filled_in(image))
+        assert filled_in(image, {"JITSI_IMAGE_VERSION": "other"}) == f"jitsi/{name}:other"
+    assert len({filled_in(image).partition(":")[2] for image in images.values()}) == 1
+
+
+@pytest.mark.parametrize("name", BOTS.values())
+def test_the_bot_has_no_more_rights_than_it_needs(name: str) -> None:
+    bot = service(name)
+    assert bot["read_only"] is True
+    assert bot["cap_drop"] == ["ALL"]
+    assert bot["security_opt"] == ["no-new-privileges:true"]
+    assert bot["tmpfs"] == ["/tmp"]
+    assert bot["volumes"] == ["./config:/config:ro"]
+    assert bot["restart"] == "unless-stopped"
+    assert not {"privileged", "cap_add", "devices", "user"} & set(bot)
+
+
+@pytest.mark.parametrize("name", BOTS.values())
+def test_the_bot_has_time_to_leave_its_rooms(name: str) -> None:
+    grace = re.fullmatch(r"(\d+)s", service(name)["stop_grace_period"])
+    assert grace is not None
+    assert int(grace[1]) > load().leave_timeout
+
+
+def test_the_bot_starts_after_what_it_talks_to() -> None:
+    assert service("bot")["depends_on"] == ["web", "prosody"]
+    assert "depends_on" not in service("bot-production")
+
+
+@pytest.mark.parametrize("name", BOTS.values())
+def test_the_bots_variables_are_all_the_settings_and_nothing_else(name: str) -> None:
+    """A new setting gets a line in docker-compose.yml (x-settings), or has its reason in NOT_IN_CONTAINERS."""
+    assert set(service(name)["environment"]) == twins()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_example_defines_what_its_services_ask_for_without_a_default(profile: str) -> None:
+    services = [values for values in compose()["services"].values() if profile in values["profiles"]]
+    asked = {
+        match["name"] for values in services for match in VARIABLE.finditer(str(values)) if not match["default"]
+    }
+    assert asked
+    assert asked <= set(example(profile))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_example_sets_only_what_something_reads(profile: str) -> None:
+    text = (ROOT / "config" / f"env.{profile}.example").read_text()
+    shown = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE))
+    assert set(example(profile)) <= shown
+    assert shown <= variables_of(profile)
+
+
+def test_all_other_variables_of_the_compose_file_have_a_default_or_stand_in_an_example() -> None:
+    known = set(example("dev")) | set(example("production"))
+    for match in VARIABLE.finditer((ROOT / "docker-compose.yml").read_text()):
+        assert match["default"] or match["name"] in known
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_examples_settings_are_valid(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in service(BOTS[profile])["environment"].items():
+        given = example(profile).get(name) if value is None else filled_in(str(value), example(profile))
+        if given is not None:
+            monkeypatch.setenv(name, given)
+    found = load(ROOT / "config" / "bot.toml")
+    assert found.http_host == "0.0.0.0"
+    assert found.log_format == "json"
+    assert found.ws_url == {"dev": "ws://web:80", "production": "wss://meet.example.com"}[profile]
+
+
+def test_the_bots_address_is_the_port_that_web_listens_on() -> None:
+    address = urlsplit(filled_in(service("bot")["environment"]["JITSI_WS_URL"]))
+    assert (address.scheme, address.hostname) == ("ws", "web")
+    assert filled_in(service("web")["ports"][0]) == f"8000:{address.port}"
+    assert service("web")["environment"]["ENABLE_HTTP_REDIRECT"] == 0
+    assert service("web")["environment"]["ENABLE_XMPP_WEBSOCKET"] == 1
+
+
+@pytest.mark.parametrize("name", JITSI)
+def test_jitsis_domains_are_the_bots_defaults(name: str) -> None:
+    environment, defaults = service(name)["environment"], load()
+    assert environment["XMPP_DOMAIN"] == defaults.domain
+    assert environment["XMPP_MUC_DOMAIN"] == defaults.rooms_domain
+
+
+def test_no_password_is_shipped() -> None:
+    secrets = {name: value for name, value in example("dev").items() if "PASSWORD" in name or "SECRET" in name}
+    assert set(secrets) == {"JICOFO_AUTH_PASSWORD", "JVB_AUTH_PASSWORD", "JICOFO_COMPONENT_SECRET"}
+    assert not any(secrets.values())
+
+
+def test_the_shipped_file_has_several_participants_in_several_rooms() -> None:
+    participants = expand(load(ROOT / "config" / "bot.toml"))
+    assert len(participants) > len({one.room for one in participants}) > 1
+    assert {(one.audio, one.video) for one in participants} > {("none", "none")}
+
+
+def test_the_shipped_file_explains_every_setting() -> None:
+    explained = False
+    for line in (ROOT / "config" / "bot.toml").read_text().splitlines():
+        if " = " in line and not line.startswith("#"):
+            explained = explained or "#" in line
+            assert explained, f"no comment at or above {line!r}"
+        else:  # a comment explains the lines below it, up to the next empty one
+            explained = line.startswith("#") or (explained and bool(line))
+
+
+@pytest.mark.image
+@pytest.mark.parametrize("profile", PROFILES)
+def test_compose_itself_accepts_file_and_example(profile: str) -> None:
+    require("docker-compose")
+    result = subprocess.run(
+        ["docker-compose", "--env-file", f"config/env.{profile}.example", "--profile", profile, "config"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    bot = parsed(result.stdout)["services"][BOTS[profile]]
+    assert bot["environment"]["JITSI_WS_URL"] == example(profile)["JITSI_WS_URL"]
+    assert bot["environment"]["JITSI_DOMAIN"] == example(profile)["JITSI_DOMAIN"]
+    assert bot["environment"].get("JITSI_ROOM") is None
+    assert bot["read_only"] is True
