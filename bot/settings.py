@@ -115,6 +115,10 @@ class Settings(BaseSettings):
     )
     receive_height: int = Field(default=360, ge=0, le=4320, description="Tallest picture asked of the bridge")
     last_n: int = Field(default=-1, ge=-1, description="Most video sources asked of the bridge; -1 = all")
+    decode: Literal["none", "audio", "video", "all"] = Field(
+        default="none",
+        description="What of the received media is decoded (opus, VP8, H.264); it is counted anyhow",
+    )
 
     # --- time ---
     connect_timeout: Seconds = Field(default=10.0, description="Limit of each connection phase")

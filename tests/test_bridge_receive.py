@@ -1,9 +1,11 @@
 """Receive statistics from headers alone, with simulated time."""
 
+import pytest
 from aiortc.rtp import RtpPacket
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.bridge import rtp
 from bot.bridge.receive import MAX_STREAMS, ReceiveStatistics
 
 
@@ -58,3 +60,43 @@ def test_loss_is_never_negative(sequences: list[int]) -> None:
     stream = statistics.streams[1]
     assert stream.lost >= 0
     assert stream.packets == len(sequences)
+
+
+def test_padding_only_packets_are_no_media() -> None:
+    statistics = ReceiveStatistics()
+    statistics.feed(packet(1), 0.0, 90_000)
+    probe = rtp.build(payload_type=100, sequence=2, timestamp=0, ssrc=1, marker=True, padding=200)
+    statistics.feed(probe, 0.1, 90_000)
+    statistics.feed(rtp.build(payload_type=100, sequence=3, timestamp=0, ssrc=1, marker=True), 0.2, 90_000)
+    stream = statistics.streams[1]
+    assert (stream.packets, stream.padding, stream.bytes, stream.frames, stream.lost) == (3, 2, 22, 0, 0)
+    assert stream.first_frame is None
+    assert statistics.bytes == 22 + len(probe) + 12
+
+
+def test_every_packet_of_sound_is_a_frame() -> None:
+    statistics = ReceiveStatistics()
+    for number in range(3):
+        data = packet(number)
+        statistics.count(rtp.parse_header(data), len(data), 1.0 + number, 48_000, each_a_frame=True)
+    stream = statistics.streams[1]
+    assert (stream.frames, stream.first_frame) == (3, 1.0)
+
+
+def test_bitrate_is_that_of_the_last_second() -> None:
+    statistics = ReceiveStatistics()
+    for number in range(100):  # 22 bytes every 20 ms
+        statistics.feed(packet(number), number * 0.02, 90_000)
+    stream = statistics.streams[1]
+    assert stream.bitrate(2.0) == pytest.approx(50 * 22 * 8)
+    assert stream.bitrate(2.5) == pytest.approx(50 * 22 * 8 * 0.6)
+    assert stream.bitrate(3.3) == 0.0
+    statistics.feed(packet(100), 100.0, 90_000)
+    assert stream.bitrate(100.3) == pytest.approx(22 * 8)
+
+
+def test_jitter_in_seconds() -> None:
+    statistics = ReceiveStatistics()
+    statistics.feed(packet(0, 0), 0.0, 90_000)
+    statistics.feed(packet(1, 0), 0.016, 90_000)
+    assert statistics.streams[1].jitter_seconds == pytest.approx(0.001)

@@ -7,7 +7,10 @@ from typing import Any
 
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTransport, RTCRtpSender
 from aiortc.mediastreams import MediaStreamTrack
-from aiortc.rtp import HeaderExtensions, HeaderExtensionsMap
+from aiortc.rtp import AnyRtcpPacket, HeaderExtensions, HeaderExtensionsMap, RtcpSrPacket
+
+#: Hears of our sender reports: SSRC and NTP time in 1/2³² s.
+OnSenderReport = Callable[[int, int], None]
 
 
 def make_gatherer(addresses: Sequence[str]) -> RTCIceGatherer:
@@ -87,11 +90,30 @@ class TransportCcMap(HeaderExtensionsMap):
         return super().set(values)
 
 
+class ReportingSender(RTCRtpSender):
+    """A sender that tells of the sender reports it sends."""
+
+    on_report: OnSenderReport | None = None
+
+    async def _send_rtcp(self, packets: list[AnyRtcpPacket]) -> None:
+        for packet in packets:
+            if isinstance(packet, RtcpSrPacket) and self.on_report is not None:
+                self.on_report(packet.ssrc, packet.sender_info.ntp_timestamp)
+        await super()._send_rtcp(packets)
+
+
 def make_sender(
-    track: MediaStreamTrack, transport: RTCDtlsTransport, ssrc: int, rtx_ssrc: int, sequence: TransportSequence
+    track: MediaStreamTrack,
+    transport: RTCDtlsTransport,
+    ssrc: int,
+    rtx_ssrc: int,
+    sequence: TransportSequence,
+    *,
+    on_report: OnSenderReport | None = None,
 ) -> RTCRtpSender:
     """A sender with SSRCs of our choice and transport-wide sequence numbers."""
-    sender = RTCRtpSender(track, transport)
+    sender = ReportingSender(track, transport)
+    sender.on_report = on_report
     sender._ssrc = ssrc
     sender._rtx_ssrc = rtx_ssrc
     sender._RTCRtpSender__rtp_header_extensions_map = TransportCcMap(sequence)  # type: ignore[attr-defined]

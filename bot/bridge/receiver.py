@@ -1,14 +1,20 @@
-"""What a receiver tells the bridge: receiver reports once a second, transport-wide-cc feedback ten times."""
+"""What a receiver tells the bridge: receiver reports once a second, transport-wide-cc feedback ten times.
+
+Requests for lost packets and for key frames are sent when they are due.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from math import inf
+from typing import Protocol
 
 from bot.bridge import rtcp
 from bot.bridge.receive import ReceiveStatistics, StreamStats
-from bot.bridge.rtp import RtpError, parse_header, transport_sequence
+from bot.bridge.rtp import RtpError, RtpHeader, parse_header, transport_sequence
 from bot.bridge.twcc import ArrivalRecorder
 
 FEEDBACK_INTERVAL = 0.1
@@ -48,18 +54,31 @@ class ReceiverReports:
             ssrc=stream.ssrc,
             fraction_lost=min(255, (missing << 8) // expected) if expected > 0 and missing > 0 else 0,
             lost=stream.lost,
-            highest=stream._highest,
+            highest=stream.highest,
             jitter=int(stream.jitter),
             last_sr=last_sr,
             delay=int((now - came) * 65_536),
         )
 
 
+class Requests(Protocol):
+    """What else is asked of the sender, as NACK and PLI are."""
+
+    def due(self, now: float) -> list[bytes]:
+        """RTCP packets to send at ``now``."""
+        ...
+
+    def next_deadline(self) -> float:
+        """When ``due`` is to be called next; infinity when nothing is open."""
+        ...
+
+
 class MediaFeedback:
     """Sends the feedback of one transport. ``rtp`` and ``rtcp`` take what comes, decrypted, and are cheap.
 
     ``transport_cc_ids`` gives the id of the transport-wide-cc extension for each payload type of the offer: ids
-    are per media. ``send`` sends one RTCP packet and raises nothing when the peer is gone.
+    are per media. ``send`` sends one RTCP packet and raises nothing when the peer is gone. ``requests`` are sent
+    when they are due; ``chase`` is called when something new is.
     """
 
     def __init__(
@@ -71,17 +90,21 @@ class MediaFeedback:
         cname: str,
         transport_cc_ids: Mapping[int, int],
         clock: Callable[[], float] = time.monotonic,
+        requests: Requests | None = None,
     ) -> None:
         self._send = send
         self._ssrc = ssrc
         self._cname = cname
         self._ids = transport_cc_ids
         self._clock = clock
+        self._requests = requests
         self._arrivals = ArrivalRecorder()
         self._reports = ReceiverReports(statistics)
         self._media_ssrc = 0
         self._next_report = clock() + REPORT_INTERVAL
         self._task: asyncio.Task[None] | None = None
+        self._chaser: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
         #: RTCP packets that could not be read.
         self.malformed = 0
 
@@ -91,21 +114,26 @@ class MediaFeedback:
             header = parse_header(data)
         except RtpError:
             return
+        self.arrived(data, header, self._clock())
+
+    def arrived(self, data: bytes, header: RtpHeader, now: float) -> None:
+        """Take one RTP packet whose header was parsed before."""
         ext_id = self._ids.get(header.payload_type)
         sequence = None if ext_id is None else transport_sequence(data, header, ext_id)
         if sequence is not None:
             self._media_ssrc = header.ssrc
-            self._arrivals.record(sequence, self._clock())
+            self._arrivals.record(sequence, now)
 
-    def rtcp(self, data: bytes) -> None:
-        """Take one RTCP packet: sender reports give the round trip its reference."""
+    def rtcp(self, data: bytes) -> list[rtcp.Packet]:
+        """Take one RTCP packet: sender reports give the round trip its reference. Returns what was in it."""
         try:
             packets = rtcp.parse(data)
         except rtcp.RtcpError:
             self.malformed += 1
-            return
+            return []
         for packet in packets:
             self._reports.feed(packet, self._clock())
+        return packets
 
     def due(self, now: float) -> list[bytes]:
         """What is to be sent at ``now``: feedback on each call, reports once a second."""
@@ -124,15 +152,32 @@ class MediaFeedback:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="media-feedback")
 
+    def chase(self) -> None:
+        """Something new is to be requested. The task for it lives only while there is something to wait for."""
+        self._news.set()
+        if self._task is not None and (self._chaser is None or self._chaser.done()):
+            self._chaser = asyncio.create_task(self._chase(), name="media-requests")
+
     async def close(self) -> None:
         """Stop sending; may be called twice."""
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = {task for task in (self._task, self._chaser) if task is not None}
+        self._task = self._chaser = None
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])  # a cancellation of the caller goes through, the task's own does not
+        if tasks:
+            await asyncio.wait(tasks)  # a cancellation of the caller goes through, the tasks' own does not
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(FEEDBACK_INTERVAL)
             for packet in self.due(self._clock()):
+                await self._send(packet)
+
+    async def _chase(self) -> None:
+        while self._requests is not None and (deadline := self._requests.next_deadline()) < inf:
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, deadline - self._clock())):
+                    await self._news.wait()
+            for packet in self._requests.due(self._clock()):
                 await self._send(packet)

@@ -231,6 +231,12 @@ def build(
     return head + body + (bytes(padding - 1) + bytes((padding,)) if padding else b"")
 
 
+def is_padding_only(data: bytes, header: RtpHeader) -> bool:
+    """Whether an unprotected packet has no payload: a probe for bandwidth, or one that fills a gap."""
+    size = len(data) - header.length
+    return size == 0 or (header.padding and data[-1] >= size)
+
+
 def payload(data: bytes, header: RtpHeader) -> bytes:
     """Payload of an unprotected packet, without its padding; raises RtpError on impossible padding."""
     if not header.padding:

@@ -19,10 +19,15 @@ from aiortc.rtcrtpparameters import (
 )
 
 from bot.bridge._aiortc import make_sender, sent_by
-from bot.bridge.channel import BridgeChannel, Kind, MessageSink, SctpBridgeChannel, pick_channel
-from bot.bridge.payloads import VIDEO_CLOCK, payload_formats
+from bot.bridge.channel import BridgeChannel, Kind, Message, MessageSink, SctpBridgeChannel, pick_channel
+from bot.bridge.decode import Decode, DecodedStream, OnFrame
+from bot.bridge.inbound import InboundMedia
+from bot.bridge.payloads import payload_formats
 from bot.bridge.receive import ReceiveStatistics
 from bot.bridge.receiver import MediaFeedback
+from bot.bridge.roundtrip import RoundTrips
+from bot.bridge.rtp import RtpError, parse_header
+from bot.bridge.streams import RemoteStream, jingle_names, mapped_names
 from bot.bridge.transport import MediaTransport
 from bot.bridge.websocket import WebSocketBridgeChannel
 from bot.errors import UnsupportedMediaError
@@ -77,7 +82,7 @@ class MediaSession:
     """One accepted offer. ``gather``, then the accept is sent by the caller, then ``connect`` with our tracks.
 
     ``channel`` is the wanted kind of bridge channel (see ``pick_channel``), ``tls`` what its WebSocket is verified
-    with.
+    with. ``decode`` says what of all that comes is decoded; ``on_frame`` hears of each frame, in the event loop.
     """
 
     def __init__(
@@ -89,30 +94,43 @@ class MediaSession:
         on_message: MessageSink = lambda _: None,
         channel: str = "auto",
         tls: ssl.SSLContext | bool = True,
+        decode: Decode = "none",
+        on_frame: OnFrame | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._offer = offer
         self._on_phase = on_phase
         self._clock = clock
         self._remote = bundle_transport(offer)
-        self._formats = payload_formats(offer)
+        formats = payload_formats(offer)
         # One name for all that a participant sends (RFC 3550 section 6.5.1), random (RFC 7022 section 4.2).
         self._cname = secrets.token_urlsafe(12)
         self.transport = MediaTransport("client", addresses=addresses, on_phase=on_phase)
         self.transport.dtls.on_rtp = self._received
         self.transport.dtls.on_rtcp = self._received_rtcp
-        self.received = ReceiveStatistics()
         self.ssrcs = OwnSsrcs.choose()
+        self._round_trips = RoundTrips()
+        self.inbound = InboundMedia(
+            formats,
+            ssrc=self.ssrcs.audio,
+            started=clock(),
+            decode=decode,
+            on_frame=on_frame,
+            wake=self._chase,
+            round_trip=lambda: self._round_trips.value,
+        )
         self.feedback = MediaFeedback(
             self.transport.send,
             self.received,
             ssrc=self.ssrcs.audio,
             cname=self._cname,
             transport_cc_ids={
-                item.id: item.transport_cc for item in self._formats.values() if item.transport_cc is not None
+                item.id: item.transport_cc for item in formats.values() if item.transport_cc is not None
             },
             clock=clock,
+            requests=self.inbound,
         )
+        self.name_sources(offer.sources)
         self._senders: list[RTCRtpSender] = []
         #: The bridge channel, where one is offered that is wanted; the caller opens it after ``connect``.
         self.channel = self._make_channel(pick_channel(self._remote, channel), on_message, tls)
@@ -140,6 +158,36 @@ class MediaSession:
         counts = [sent_by(sender) for sender in self._senders]
         return sum(packets for packets, _ in counts), sum(octets for _, octets in counts)
 
+    @property
+    def received(self) -> ReceiveStatistics:
+        """Statistics of every SSRC, RTX and unknown payload types included."""
+        return self.inbound.statistics
+
+    @property
+    def round_trip(self) -> float | None:
+        """Round-trip time to the bridge in seconds, from its reports about our streams; None before the first."""
+        return self._round_trips.value
+
+    def name_sources(self, sources: SourceMap) -> None:
+        """Take the sources of a session-initiate or source-add."""
+        self.inbound.name(jingle_names(sources))
+
+    def map_sources(self, message: Message) -> None:
+        """Take a VideoSourcesMap or AudioSourcesMap of the bridge, which puts sources on SSRCs as it likes."""
+        self.inbound.name(mapped_names(message))
+
+    def forget_source(self, ssrc: int) -> None:
+        """Drop a source that was removed, or whose owner left."""
+        self.inbound.forget([ssrc])
+
+    def snapshot(self, now: float | None = None) -> tuple[RemoteStream, ...]:
+        """What was received of each remote source until ``now`` (on the session's clock; None is now)."""
+        return self.inbound.snapshot(self._clock() if now is None else now)
+
+    def decoded(self, key: int | str) -> DecodedStream | None:
+        """What was decoded of an SSRC or a source name; None when it is not being decoded."""
+        return self.inbound.decoded(key)
+
     async def gather(self) -> Transport:
         """Our side of the transport."""
         return await self.transport.gather()
@@ -160,6 +208,7 @@ class MediaSession:
         senders, self._senders = self._senders, []
         try:
             await self.feedback.close()
+            await self.inbound.decoders.close()
             for sender in senders:
                 await sender.stop()
             if self.channel is not None:
@@ -176,21 +225,38 @@ class MediaSession:
         if offered is None:
             raise UnsupportedMediaError(f"the offer's {media} has no {codec}", hint="JITSI_VIDEO_CODEC")
         ssrc = self.ssrcs.audio if media == "audio" else self.ssrcs.video
-        sender = make_sender(track, self.transport.dtls, ssrc, self.ssrcs.video_rtx, self.transport.sequence)
+        sender = make_sender(
+            track,
+            self.transport.dtls,
+            ssrc,
+            self.ssrcs.video_rtx,
+            self.transport.sequence,
+            on_report=lambda sent, ntp: self._round_trips.sent(sent, ntp, self._clock()),
+        )
         self._senders.append(sender)
         await sender.send(_send_parameters(content, offered, self._cname))
         if len(self._senders) == 1:
             self._on_phase("first_packet_out")
 
     def _received(self, data: bytes) -> None:
+        try:
+            header = parse_header(data)
+        except RtpError:
+            self.received.ignored += 1
+            return
         if not self.received.packets:
             self._on_phase("first_packet_in")
-        known = self._formats.get(data[1] & 0x7F)
-        self.received.feed(data, self._clock(), known.clock_rate if known else VIDEO_CLOCK)
-        self.feedback.rtp(data)
+        now = self._clock()
+        self.feedback.arrived(data, header, now)
+        self.inbound.packet(data, header, now)
+
+    def _chase(self) -> None:
+        self.feedback.chase()
 
     def _received_rtcp(self, data: bytes) -> None:
-        self.feedback.rtcp(data)
+        now = self._clock()
+        for packet in self.feedback.rtcp(data):
+            self._round_trips.feed(packet, now)
 
 
 def _send_parameters(content: Content, offered: PayloadType, cname: str) -> RTCRtpSendParameters:

@@ -274,6 +274,7 @@ class Conference:
                 await self._end_media()
                 self._report(self._sources.clear())
                 self._media_task = asyncio.ensure_future(self._media(offer))
+                await asyncio.sleep(0)  # it takes the offer's sources before what changes them
             case SessionTerminated():
                 await self._end_media()
                 self._report(self._sources.clear())
@@ -287,6 +288,8 @@ class Conference:
                 self._media_task = asyncio.ensure_future(self._media_failed("transport_replaced", cause))
             case SourcesAdded(sources):
                 self._report(self._sources.added(sources))
+                if self.media is not None:
+                    self.media.name_sources(sources)
             case SourcesRemoved(sources):
                 self._report(self._sources.removed(sources))
             case _:
@@ -294,6 +297,8 @@ class Conference:
 
     def _report(self, changes: list[Change]) -> None:
         for kind, item in changes:
+            if kind is events.RemoteSourceRemoved and self.media is not None:
+                self.media.forget_source(item.ssrc)
             self._emit(kind, **item._asdict())
 
     # --- the media session ---
@@ -314,6 +319,7 @@ class Conference:
                 on_message=self._bridge_message,
                 channel=settings.bridge_channel,
                 tls=ssl_context(settings.ca_file),
+                decode=settings.decode,
             )
             own = media.ssrcs.sources(self._connection.endpoint_id, [track.kind for track in self.tracks])
             transport = await media.gather()
@@ -379,6 +385,8 @@ class Conference:
             case "VideoSourcesMap" | "AudioSourcesMap" as kind:
                 media: Media = "video" if kind == "VideoSourcesMap" else "audio"
                 self._report(self._sources.mapped(media, mapped_sources(message)))
+                if self.media is not None:
+                    self.media.map_sources(message)
             case _:
                 pass  # newer bridges say more than we know
 
