@@ -1,0 +1,320 @@
+"""Decoding what is received, through real codecs; bounded, in threads, with lost packets asked for again."""
+
+import asyncio
+import threading
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.opus import OpusEncoder
+from aiortc.codecs.vpx import Vp8Encoder
+from av import AudioFrame, VideoFrame
+from structlog.testing import capture_logs
+
+from bot.bridge import decode, rtcp, rtp
+from bot.bridge.decode import QUEUE, Decode, DecodedFrame, DecodedStream, Decoders
+from bot.bridge.payloads import PayloadFormat
+from bot.bridge.session import MediaSession
+from bot.jingle.model import Jingle
+from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
+from tests.bridge_support import LOOPBACK, call, losing, until
+
+VP8 = PayloadFormat(100, "video", "vp8", 90_000, nack=True)
+H264 = PayloadFormat(107, "video", "h264", 90_000)
+OPUS = PayloadFormat(111, "audio", "opus", 48_000)
+AV1 = PayloadFormat(41, "video", "av1", 90_000)
+
+
+class Seen:
+    """What comes out of a session's decoders."""
+
+    def __init__(self) -> None:
+        self.pictures: list[bytes] = []
+        self.levels: list[float] = []
+        self.sizes: set[tuple[int, int]] = set()
+
+    def __call__(self, stream: DecodedStream, frame: DecodedFrame) -> None:
+        if isinstance(frame, VideoFrame):
+            self.sizes.add((frame.width, frame.height))
+            self.pictures.append(bytes(frame.planes[0])[::97])
+        else:
+            self.levels.append(float(np.abs(frame.to_ndarray()).mean()))
+
+    @property
+    def changes(self) -> int:
+        return sum(a != b for a, b in zip(self.pictures, self.pictures[1:], strict=False))
+
+    def receiver(self, offer: Jingle) -> MediaSession:
+        return MediaSession(offer, addresses=LOOPBACK, decode="all", on_frame=self)
+
+
+async def test_a_bot_sees_and_hears_another() -> None:
+    seen = Seen()
+    tracks = [SyntheticAudioTrack("a"), SyntheticVideoTrack("room", "a")]
+    async with call(tracks, seen.receiver) as (_, receiver, _):
+        await until(lambda: len(seen.pictures) >= 30 and len(seen.levels) >= 50)
+        picture, sound = receiver.decoded("a-v0"), receiver.decoded("a-a0")
+        assert picture is not None
+        assert sound is not None
+        assert (picture.size, sound.size) == ((640, 360), None)
+        assert (picture.errors, picture.dropped, sound.errors, sound.dropped) == (0, 0, 0, 0)
+        assert isinstance(picture.last, VideoFrame)
+        assert isinstance(sound.last, AudioFrame)
+        assert picture.frames >= 30
+        streams = {stream.source: stream for stream in receiver.snapshot()}
+        assert set(streams) == {"a-a0", "a-v0"}
+        assert streams["a-v0"].frames >= 30
+        assert all(0 < (stream.first_frame or 0) < 10 for stream in streams.values())
+        assert all(stream.bitrate > 0 for stream in streams.values())
+        assert all(stream.jitter < 0.2 for stream in streams.values())
+    assert seen.sizes == {(640, 360)}
+    assert seen.changes >= 25
+    assert max(seen.levels) > 100
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith("decode") and thread.is_alive()
+    ]
+
+
+async def test_lost_packets_come_again_by_rtx() -> None:
+    seen = Seen()
+    async with call([SyntheticVideoTrack("room", "a")], seen.receiver, loses=losing(0.05)) as (_, receiver, relay):
+        await until(lambda: relay.lost >= 10 and len(seen.pictures) >= 100)
+        await asyncio.sleep(0.3)
+        (stream,) = receiver.snapshot()
+        picture = receiver.decoded("a-v0")
+    assert picture is not None
+    assert stream.lost >= 5
+    assert stream.repaired >= 0.8 * stream.lost
+    assert stream.rtx >= stream.repaired
+    assert picture.errors == 0
+    assert picture.frames >= 0.9 * stream.frames
+    assert seen.changes >= 90
+    assert any(is_nack(data) for data in relay.from_receiver)
+    print(stream, picture, len(seen.pictures), relay.lost)
+
+
+def is_nack(data: bytes) -> bool:
+    return any(
+        isinstance(packet, rtcp.Feedback) and (packet.kind, packet.fmt) == (rtcp.RTPFB, rtcp.FMT_NACK)
+        for packet in rtcp.parse(data)
+    )
+
+
+async def test_a_stream_that_is_joined_late_begins_with_a_key_frame_that_was_asked_for() -> None:
+    """The first packets never come: a PLI reaches the sender, whose key frame starts the picture."""
+    seen, dropped = Seen(), iter(range(10**9))
+    async with call([SyntheticVideoTrack("room", "a")], seen.receiver, loses=lambda _: next(dropped) < 40) as (
+        _,
+        receiver,
+        relay,
+    ):
+        await until(lambda: len(seen.pictures) >= 10)
+        assert any(
+            isinstance(packet, rtcp.Feedback) and rtcp.keyframe_requests(packet)
+            for data in relay.from_receiver
+            for packet in rtcp.parse(data)
+        )
+        (stream,) = receiver.snapshot()
+    assert stream.missing == 0
+
+
+class Bench:
+    """Decoders fed by an encoder, without a network; the clock is set by hand."""
+
+    def __init__(self, kinds: Decode = "all", on_frame: Any = None) -> None:
+        self.needed: list[tuple[int, bool]] = []
+        self.woken = 0
+        self.decoders = Decoders(
+            kinds, on_frame=on_frame, need_key_frame=lambda *what: self.needed.append(what), wake=self._wake
+        )
+        self.now = 5.0
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def feed(self, fmt: PayloadFormat, sequence: int, body: bytes, *, ssrc: int = 7, stamp: int = 0) -> None:
+        data = rtp.build(
+            payload_type=fmt.id, sequence=sequence, timestamp=stamp, ssrc=ssrc, body=body, marker=True
+        )
+        self.decoders.packet(fmt, rtp.parse_header(data), data, self.now)
+
+
+def sound(count: int) -> list[bytes]:
+    """``count`` packets of opus."""
+    encoder, packets = OpusEncoder(), []
+    for number in range(count + 2):
+        frame = AudioFrame(format="s16", layout="stereo", samples=960)
+        frame.planes[0].update(np.full(1920, 1000 * (number % 2), np.int16).tobytes())
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, number * 960, Fraction(1, 48_000)
+        packets += encoder.encode(frame)[0]
+    return packets[:count]
+
+
+def pictures(encoder: Vp8Encoder | H264Encoder, count: int) -> list[list[bytes]]:
+    """``count`` frames as the payloads of their packets."""
+    found = []
+    for number in range(count):
+        frame = VideoFrame(64, 48, "yuv420p")
+        for plane in frame.planes:
+            plane.update(bytes([number]) * plane.buffer_size)
+        frame.pts, frame.time_base = number * 3000, Fraction(1, 90_000)
+        found.append(encoder.encode(frame)[0])
+    return found
+
+
+async def test_h264_is_decoded_from_its_parameter_sets_on() -> None:
+    bench, sequence = Bench("video"), 0
+    for number, payloads in enumerate(pictures(H264Encoder(), 5)):
+        for at, body in enumerate(payloads):
+            data = rtp.build(
+                payload_type=107,
+                sequence=sequence,
+                timestamp=number * 3000,
+                ssrc=7,
+                body=body,
+                marker=at == len(payloads) - 1,
+            )
+            bench.decoders.packet(H264, rtp.parse_header(data), data, 5.0)
+            sequence += 1
+    found = bench.decoders.get(7)
+    assert found is not None
+    await until(lambda: found.frames >= 4)
+    assert (found.size, found.errors) == ((64, 48), 0)
+    await bench.decoders.close()
+
+
+@pytest.mark.parametrize(("kinds", "wanted"), [("none", 0), ("audio", 1), ("video", 0)])
+async def test_only_what_was_asked_for_is_decoded(kinds: Decode, wanted: int) -> None:
+    bench = Bench(kinds)
+    assert bench.decoders.active == (kinds != "none")
+    bench.feed(OPUS, 1, sound(1)[0])
+    found = bench.decoders.get(7)
+    assert (found is not None) == bool(wanted)
+    if found is not None:
+        await until(lambda: found.frames == 1)
+        assert repr(found) == "<DecodedStream 7 opus frames 1 dropped 0>"
+    await bench.decoders.close()
+    bench.feed(OPUS, 2, b"x", ssrc=8)
+    assert bench.decoders.get(8) is None
+
+
+async def test_holes_in_sound_are_skipped_in_time() -> None:
+    bench, packets = Bench(), sound(4)
+    bench.feed(OPUS, 1, packets[0])
+    bench.feed(OPUS, 3, packets[2], stamp=1920)
+    assert bench.woken == 1
+    deadline = bench.decoders.next_deadline()
+    bench.decoders.expire(deadline - 0.001)
+    bench.decoders.expire(deadline)
+    found = bench.decoders.get(7)
+    assert found is not None
+    await until(lambda: found.frames == 2)
+    await bench.decoders.close()
+
+
+async def test_what_has_no_decoder_is_said_once_and_counted_only() -> None:
+    bench = Bench()
+    with capture_logs() as lines:
+        bench.feed(AV1, 1, b"x")
+        bench.feed(AV1, 2, b"x")
+    assert [line["cause"] for line in lines] == ["no decoder for av1"]
+    assert bench.decoders.get(7) is None
+    assert bench.needed == []
+    bench.decoders.forget(7)
+    bench.feed(OPUS, 3, sound(1)[0])
+    assert bench.decoders.get(7) is not None
+    await bench.decoders.close()
+
+
+async def test_the_number_of_decoded_streams_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_DECODED", 2)
+    bench = Bench()
+    for ssrc in (1, 2, 3):
+        bench.feed(OPUS, 1, sound(1)[0], ssrc=ssrc)
+    assert [bench.decoders.get(ssrc) is not None for ssrc in (1, 2, 3)] == [True, True, False]
+    await bench.decoders.close()
+
+
+async def test_frames_that_nobody_decodes_in_time_are_dropped_and_counted() -> None:
+    """No turn of the loop in between: the first batch is in a thread, the rest waits."""
+    bench = Bench()
+    (key,), *_ = pictures(Vp8Encoder(), 1)
+    for number in range(QUEUE + 2):
+        bench.feed(VP8, number, key, stamp=number * 3000)
+    picture = bench.decoders.get(7)
+    assert picture is not None
+    assert picture.dropped == QUEUE + 1
+    assert bench.needed[-1] == (7, True)
+    packets = sound(1)
+    for number in range(QUEUE + 2):
+        bench.feed(OPUS, number, packets[0], ssrc=8, stamp=number * 960)
+    heard = bench.decoders.get(8)
+    assert heard is not None
+    assert heard.dropped == QUEUE + 1 - QUEUE // 2
+    await until(lambda: heard.frames == 1 + QUEUE // 2)
+    assert heard.frames + heard.dropped == QUEUE + 2
+    await bench.decoders.close()
+
+
+async def test_broken_packets_and_frames_are_counted_and_a_key_frame_asked_for() -> None:
+    bench = Bench()
+    bench.feed(VP8, 1, b"\x90")
+    found = bench.decoders.get(7)
+    assert found is not None
+    assert found.errors == 1
+    bench.feed(VP8, 1, b"\x10\x00" + b"\xff" * 3, stamp=3000)  # says that it is a key frame
+    await until(lambda: found.errors == 2)
+    assert bench.needed[-1] == (7, True)
+    bench.feed(VP8, 2, b"\x10\x01", stamp=6000)
+    (key,), *_ = pictures(Vp8Encoder(), 1)
+    bench.feed(VP8, 3, key, stamp=9000)
+    await until(lambda: found.frames == 1)
+    assert bench.needed[-1] == (7, False)
+    await bench.decoders.close()
+
+
+async def test_a_receiver_of_frames_that_fails_changes_nothing() -> None:
+    calls = []
+
+    def broken(stream: DecodedStream, frame: DecodedFrame) -> None:
+        calls.append(stream.ssrc)
+        raise RuntimeError("no")
+
+    bench = Bench(on_frame=broken)
+    for number, body in enumerate(sound(2)):
+        bench.feed(OPUS, number, body, stamp=960 * number)
+    found = bench.decoders.get(7)
+    assert found is not None
+    await until(lambda: found.frames == 2)
+    assert calls == [7, 7]
+    await bench.decoders.close()
+
+
+async def test_closing_waits_for_the_threads() -> None:
+    bench = Bench()
+    bench.feed(OPUS, 1, sound(1)[0])
+    await bench.decoders.close()
+    found = bench.decoders.get(7)
+    assert found is not None
+    assert found.frames == 0
+    await bench.decoders.close()
+    assert repr(bench.decoders) == "<Decoders 1 streams>"
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b"\x67abc", True),
+        (b"\x65abc", True),
+        (b"\x18\x00\x04\x67abc", True),
+        (b"\x7c\x85abc", True),
+        (b"\x7c\x05abc", False),
+        (b"\x61abc", False),
+        (b"\x18\x00\x04\x61abc", False),
+    ],
+)
+def test_key_frames_of_h264(body: bytes, key: bool) -> None:
+    data = rtp.build(payload_type=107, sequence=1, timestamp=0, ssrc=1, body=body)
+    assert decode.unpack("h264", rtp.parse_header(data), data).starts_key == key
