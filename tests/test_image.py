@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,9 +19,10 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]  # the first test wai
 ASK = """
 import sys, urllib.error, urllib.request
 try:
-    print(urllib.request.urlopen(sys.argv[1], timeout=5).status)
+    answer = urllib.request.urlopen(sys.argv[1], timeout=5)
 except urllib.error.HTTPError as error:
-    print(error.code)
+    answer = error
+print(answer.status, answer.read().decode())
 """
 
 
@@ -30,10 +32,22 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         yield found
 
 
-def ask(container: Container, path: str, port: int = 8080) -> int:
-    """Status of an answer of the daemon, asked from inside; 0 where nobody listens."""
+def get(container: Container, path: str, port: int = 8080) -> tuple[int, str]:
+    """Status and body of an answer of the daemon, asked from inside; status 0 where nobody listens."""
     answer = container.execute("python", "-c", ASK, f"http://127.0.0.1:{port}{path}")
-    return int(answer.stdout) if answer.returncode == 0 else 0
+    status, _, body = (answer.stdout if answer.returncode == 0 else "0").partition(" ")
+    return int(status), body
+
+
+def ask(container: Container, path: str, port: int = 8080) -> int:
+    return get(container, path, port)[0]
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_the_program_is_of_this_version(image: Image) -> None:
@@ -90,12 +104,23 @@ def test_the_daemon_without_rights_on_a_read_only_root(image: Image) -> None:
     assert failed == {one.room for one in expand(load(CONFIG / "bot.toml"))}
 
 
+def test_two_bots_have_media_in_the_image_alone(image: Image) -> None:
+    """All that codecs, DTLS and SRTP need is in the image, and nothing wants to write to its root."""
+    received = re.compile(r'^jitsi_bot_packets_total{direction="received"} [1-9]', re.MULTILINE)
+    arguments = ("run", "--daemon", "--embedded")
+    with image.container(*arguments, environment={"JITSI_STATISTICS_INTERVAL": "0.5"}) as container:
+        until(lambda: ask(container, "/readyz") == 200)
+        until(lambda: received.search(get(container, "/metrics")[1]) is not None)
+        os.kill(container.first, signal.SIGTERM)
+        _, logged = container.process.communicate(timeout=30)
+    assert container.process.returncode == 0
+    names = [json.loads(line)["event_name"] for line in logged.splitlines()]
+    assert names.count("local_tracks_created") == 2
+
+
 def test_a_daemon_that_does_not_listen_there_is_found_unhealthy(image: Image) -> None:
     with image.container("run", "--daemon", "--http-port", "8081", config=CONFIG) as container:
-        end = time.monotonic() + 30
-        while ask(container, "/healthz", port=8081) != 200:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        until(lambda: ask(container, "/healthz", port=8081) == 200)
         assert container.check_health().returncode != 0
 
 
