@@ -71,7 +71,8 @@ def test_lost_packets_are_asked_for_and_their_repair_is_counted() -> None:
     bench.receive(bench.repair(3))
     bench.receive(bench.repair(3))
     stream = bench.stream()
-    assert (stream.packets, stream.frames, stream.lost, stream.repaired, stream.rtx) == (3, 3, 2, 1, 2)
+    assert (stream.packets, stream.bytes, stream.lost, stream.repaired, stream.rtx) == (3, 186, 2, 1, 2)
+    assert stream.frames == 4  # the repaired packet ends one
     assert (stream.missing, stream.source) == (1, "abc-v0")
     bench.receive(bench.repair(4))
     assert bench.inbound.next_deadline() == inf

@@ -101,6 +101,7 @@ class InboundMedia:
         found = parse_header(original)
         if tracker is not None and tracker.repaired(found.sequence):
             source.repaired += 1
+            source.stats.media(0, now, frame_ends=found.marker)
             if self.decoders.active:
                 self.decoders.packet(known, found, original, now)
 
