@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from tests.prosody import Stack, make_stack
+
+# An example's time says how busy the machine is, nothing of what it tests.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 DATA = Path(__file__).parent / "data"
 CAPTURES = DATA / "captures"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
-#: Jicofo refuses requests that are closer than this, and more of them a minute
+#: Two requests take ways of different length to the focus, who measures where they arrive (seconds).
+SLACK = 0.5
+#: Jicofo ends the session and offers no other for requests that are closer than 5 s, or more than these a minute
 #: (``jicofo.conference.restart-request-rate-limits``).
-MIN_INTERVAL = 5.0
+MIN_INTERVAL = 5.0 + SLACK
 MAX_A_MINUTE = 5
 #: Requests in a row, without a session that connected, after which only a new join is left.
 MAX_IN_A_ROW = 3
@@ -31,7 +33,7 @@ class RestartBudget:
         if self._asked:
             at = max(at, self._asked[-1] + MIN_INTERVAL)
         if len(self._asked) == MAX_A_MINUTE:
-            at = max(at, self._asked[0] + 60.0)
+            at = max(at, self._asked[0] + 60.0 + SLACK)
         self._asked.append(at)
         return at - now
 
