@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bot.embedded.conference import Conference
 from bot.embedded.focus import Focus
-from bot.embedded.offer import BRIDGE, ssrcs
+from bot.embedded.offer import BRIDGE, Features, ssrcs
 from bot.embedded.orders import (
     CloseEndpoint,
     ConnectEndpoint,
@@ -529,11 +529,34 @@ def test_who_is_left_alone_keeps_his_session_for_20_seconds_and_gets_another_lat
     assert (end.action, end.sid) == ("session-terminate", sid)
     assert end.reason is not None
     assert (end.reason.condition, end.reason.text) == ("expired", "Idle session timeout")
-    assert CloseEndpoint(ROOM, "one", sid) in outputs
+    # The transport goes when he has answered: whoever loses it before takes it for a failure.
+    assert not any(isinstance(output, CloseEndpoint) for output in outputs)
+    [request] = [stanza for stanza in iqs(outputs) if local(stanza[0]) == "jingle"]
+    assert stage.answer(request) == [CloseEndpoint(ROOM, "one", sid)]
     presence = stanzas(outputs)[-1]
     assert {node.get("value") for node in presence.findall(".//{*}property")} == {"true", "0"}
     outputs = stage.enter("three")
     assert {order.endpoint for order in outputs if isinstance(order, OpenEndpoint)} == {"one", "three"}
+
+
+def test_who_does_not_answer_the_end_loses_the_transport_after_a_second() -> None:
+    stage = two_in_a_call()
+    sid = stage.member("one").sid or ""
+    stage.leave("two")
+    [end] = [stanza for stanza in iqs(stage.tick(20.0)) if local(stanza[0]) == "jingle"]
+    assert stage.focus.next_deadline() == 21.0
+    assert stage.tick(0.9) == []
+    assert stage.tick(0.1) == [CloseEndpoint(ROOM, "one", sid)]
+    assert stage.answer(end) == []
+
+
+def test_who_leaves_within_that_second_takes_the_transport_along() -> None:
+    stage = two_in_a_call()
+    sid = stage.member("one").sid or ""
+    stage.leave("two")
+    stage.tick(20.0)
+    assert [type(output) for output in stage.leave("one")] == [CloseEndpoint, Send]
+    assert stage.opened(OpenEndpoint(ROOM, "one", sid, Features(), SourceMap())) == []
 
 
 def test_company_within_20_seconds_saves_the_session() -> None:

@@ -47,6 +47,9 @@ _JINGLE_ERRORS = "urn:xmpp:jingle:errors:1"
 _ORDERED = frozenset({Action.SESSION_ACCEPT, Action.SOURCE_ADD, Action.SOURCE_REMOVE})
 #: Restart requests: this many seconds apart, and so many a minute (as Jicofo limits them).
 RESTART_INTERVAL, RESTARTS_A_MINUTE = 5.0, 5
+#: A transport outlives its session by so many seconds, or until the session-terminate is answered: a participant
+#: who hears of the end from the transport first takes it for lost, and asks for another session.
+CLOSE_GRACE = 1.0
 
 
 class Conference:
@@ -67,6 +70,8 @@ class Conference:
         self._alone_at: float | None = None
         #: Purpose, nick and session of what has yet to be answered.
         self._requests: dict[str, tuple[str, str, str | None]] = {}
+        #: What to close, and when, by session.
+        self._closing: dict[str, tuple[float, CloseEndpoint]] = {}
 
     # --- the room ------------------------------------------------------------------------------------------
 
@@ -92,7 +97,8 @@ class Conference:
 
     def _forget(self) -> list[Output]:
         """The focus is out of the room (refused, kicked, or the room destroyed)."""
-        outputs: list[Output] = []
+        outputs: list[Output] = [close for _, close in self._closing.values()]
+        self._closing.clear()
         for member in self.members.values():
             outputs += self._close(member)
         self.members.clear()
@@ -152,7 +158,7 @@ class Conference:
 
     def next_deadline(self) -> float | None:
         """When :meth:`tick` has something to do next, None if never."""
-        deadlines = [self._empty_at, self._alone_at]
+        deadlines = [self._empty_at, self._alone_at, *(at for at, _ in self._closing.values())]
         for member in self.members.values():
             deadlines += [member.owner_at, member.disco_deadline]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
@@ -169,7 +175,9 @@ class Conference:
                 outputs += self._discovered(member, Features())
         if self._alone_at is not None and self._alone_at <= now:
             self._alone_at = None
-            outputs += self._end_sessions("expired", "Idle session timeout")
+            outputs += self._end_sessions("expired", "Idle session timeout", now)
+        for sid in [sid for sid, (at, _) in self._closing.items() if at <= now]:
+            outputs.append(self._closing.pop(sid)[1])
         return outputs
 
     def _grant(self, member: Member) -> Send:
@@ -179,11 +187,14 @@ class Conference:
         child(query, "item", NS_MUC_ADMIN, affiliation="owner", jid=Jid.parse(member.jid).bare)
         return self._iq("set", self.room, query, self._new_id())
 
-    def _end_sessions(self, condition: str, text: str) -> list[Output]:
+    def _end_sessions(self, condition: str, text: str, now: float) -> list[Output]:
         outputs: list[Output] = []
         for member in self.members.values():
-            if member.sid is not None:
-                outputs += self.terminate(member, condition, text)
+            for output in self.terminate(member, condition, text):
+                if isinstance(output, CloseEndpoint):
+                    self._closing[output.sid] = now + CLOSE_GRACE, output
+                else:
+                    outputs.append(output)
         self._bridges = 0
         return [*outputs, self._own_presence()]
 
@@ -214,6 +225,8 @@ class Conference:
         if member is None or Jid.parse(stanza.get("from", "")).resource != nick:
             return []
         del self._requests[identifier]
+        if purpose == "terminate" and sid in self._closing:
+            return [self._closing.pop(sid)[1]]
         failed = stanza.get("type") == "error"
         if purpose == "disco" and member.features is None:
             query = stanza.find(_DISCO)
@@ -369,7 +382,7 @@ class Conference:
         outputs: list[Output] = []
         if member.sid is not None and member.offered:
             jingle = Jingle(action=Action.SESSION_TERMINATE, sid=member.sid, reason=Reason(condition, text))
-            outputs.append(self._tell(member, build_jingle(jingle)))
+            outputs.append(self._request("terminate", member, "set", build_jingle(jingle)))
         return [*outputs, *self._close(member)]
 
     def _close(self, member: Member) -> list[Output]:
