@@ -204,13 +204,13 @@ class MediaSession:
         await self.transport.wait_closed()
 
     async def close(self) -> None:
-        """Stop sending and close the transport; may be called twice."""
-        senders, self._senders = self._senders, []
+        """Stop sending and close the transport; may be called twice, also after a call that was cancelled."""
         try:
             await self.feedback.close()
             await self.inbound.decoders.close()
-            for sender in senders:
-                await sender.stop()
+            while self._senders:
+                await self._senders[-1].stop()
+                self._senders.pop()
             if self.channel is not None:
                 await self.channel.close()
         finally:

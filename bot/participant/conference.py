@@ -413,9 +413,9 @@ class Conference:
         await self._close_media()
 
     async def _close_media(self) -> None:
-        media, self.media = self.media, None
-        if media is not None:
-            await media.close()
+        if (media := self.media) is not None:
+            await media.close()  # whoever is cancelled here leaves the rest to who cancelled him
+            self.media = None
             self._stop_tracks()
 
     def _stop_tracks(self) -> None:
