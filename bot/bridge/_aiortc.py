@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import aioice.ice
+import aiortc.rtp
+import numpy as np
+import structlog
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTransport, RTCRtpSender
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtp import AnyRtcpPacket, HeaderExtensions, HeaderExtensionsMap, RtcpSrPacket
+from av import AudioFrame
+
+from bot.bridge import rtcp
+
+log = structlog.get_logger(__name__)
 
 #: Hears of our sender reports: SSRC and NTP time in 1/2³² s.
 OnSenderReport = Callable[[int, int], None]
+#: Faults of one transport that are logged; all are counted.
+_LOGGED_FAULTS = 10
+_FULL_SCALE = 32_767.0
+_SILENCE = -127
+
+# A vanished peer is found after four checks in vain, within 18 to 26 s. aioice waits for six, up to 39 s; consent
+# lasts 30 s at most (RFC 7675 section 5.1).
+aioice.ice.CONSENT_FAILURES = 4
+
+
+def audio_level(frame: AudioFrame) -> int:
+    """Level of a 16-bit frame in dBov, -127 to 0 (RFC 6465 appendix A), over the samples of all its channels."""
+    samples = np.frombuffer(bytes(frame.planes[0]), np.int16)[: frame.samples * len(frame.layout.channels)]
+    level = math.sqrt(float(np.mean(np.square(samples, dtype=np.float64)))) / _FULL_SCALE if samples.size else 0.0
+    return max(_SILENCE, min(0, round(20 * math.log10(level)))) if level > 0 else _SILENCE
+
+
+# aiortc's own divides the energy of two channels by the samples of one, 3 dB too loud, in a loop of Python.
+aiortc.rtp.compute_audio_level_dbov = audio_level
 
 
 def make_gatherer(addresses: Sequence[str]) -> RTCIceGatherer:
@@ -34,13 +64,54 @@ def set_controlling(transport: RTCIceTransport, *, controlling: bool) -> None:
     transport._connection.ice_controlling = controlling
 
 
+class LastingIceTransport(RTCIceTransport):
+    """An ICE transport that no single datagram ends: empty ones are left out, a refused one is counted."""
+
+    def __init__(self, gatherer: RTCIceGatherer) -> None:
+        super().__init__(gatherer)
+        #: Datagrams that the system did not take (no route, refused, filtered); a lost peer is found by consent.
+        self.unsent = 0
+        self._recv = self._receive
+        self._send = self._send_on
+
+    async def _receive(self) -> bytes:
+        while not (data := await self._connection.recv()):
+            pass  # RTCDtlsTransport looks at the first byte
+        return data
+
+    async def _send_on(self, data: bytes) -> None:
+        try:
+            await self._connection.send(data)
+        except OSError as error:
+            if type(error) is ConnectionError:
+                raise  # aioice's own: there is no connection any more
+            self.unsent += 1
+
+
 class TappedDtlsTransport(RTCDtlsTransport):
-    """A DTLS transport that shows every RTP and RTCP packet, decrypted, to ``on_rtp`` and ``on_rtcp``."""
+    """A DTLS transport that shows every RTP and RTCP packet, decrypted, to ``on_rtp`` and ``on_rtcp``.
+
+    What a packet or its receivers do wrong ends that packet and not the transport.
+    """
 
     def __init__(self, transport: RTCIceTransport, certificate: RTCCertificate) -> None:
         super().__init__(transport, [certificate])
         self.on_rtp: Callable[[bytes], None] | None = None
         self.on_rtcp: Callable[[bytes], None] | None = None
+        #: Datagrams whose handling failed.
+        self.faults = 0
+        self._intra_requests: dict[int, tuple[int, int]] = {}
+
+    async def _recv_next(self) -> None:
+        try:
+            await super()._recv_next()
+        except ConnectionError:
+            raise
+        except Exception:
+            self.faults += 1
+            if self.faults <= _LOGGED_FAULTS:
+                log.exception("A datagram could not be handled", event_name="datagram_failed")
+            await asyncio.sleep(0)  # whatever it is, the loop goes on
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
         if self.on_rtp is not None:
@@ -51,7 +122,25 @@ class TappedDtlsTransport(RTCDtlsTransport):
     async def _handle_rtcp_data(self, data: bytes) -> None:
         if self.on_rtcp is not None:
             self.on_rtcp(data)
+        self._take_intra_requests(data)
         await super()._handle_rtcp_data(data)
+
+    def _take_intra_requests(self, data: bytes) -> None:
+        """Full intra requests (RFC 5104 section 4.3.1): aiortc looks for our SSRC where it is always 0."""
+        try:
+            packets = rtcp.parse(data)
+        except rtcp.RtcpError:
+            return
+        for packet in packets:
+            if isinstance(packet, rtcp.Feedback):
+                for ssrc, number in rtcp.intra_requests(packet):
+                    self._intra_request(ssrc, (packet.sender_ssrc, number))
+
+    def _intra_request(self, ssrc: int, request: tuple[int, int]) -> None:
+        sender = self._rtp_router.senders.get(ssrc)
+        if isinstance(sender, RTCRtpSender) and self._intra_requests.get(ssrc) != request:
+            self._intra_requests[ssrc] = request  # the same number again is a repetition
+            sender._send_keyframe()
 
     def take_role(self, *, server: bool) -> None:
         """Take the DTLS role that signalling agreed on, whatever the ICE role is."""

@@ -224,15 +224,22 @@ def nacked(packet: Feedback) -> list[int]:
     return found
 
 
+def intra_requests(packet: Feedback) -> tuple[tuple[int, int], ...]:
+    """SSRC and command number of each entry of a FIR; empty for any other feedback."""
+    if packet.kind != PSFB or packet.fmt != FMT_FIR:
+        return ()
+    return tuple(
+        (_WORD.unpack_from(packet.fci, at)[0], packet.fci[at + 4]) for at in range(0, len(packet.fci) - 7, 8)
+    )
+
+
 def keyframe_requests(packet: Feedback) -> tuple[int, ...]:
     """SSRCs that a PLI or FIR wants a key frame of; empty for any other feedback."""
     if packet.kind != PSFB:
         return ()
     if packet.fmt == FMT_PLI:
         return (packet.media_ssrc,)
-    if packet.fmt == FMT_FIR:
-        return tuple(_WORD.unpack_from(packet.fci, at)[0] for at in range(0, len(packet.fci) - 7, 8))
-    return ()
+    return tuple(ssrc for ssrc, _ in intra_requests(packet))
 
 
 def remb(packet: Feedback) -> tuple[int, tuple[int, ...]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
@@ -13,10 +14,15 @@ from aiortc import (
     RTCDtlsParameters,
     RTCIceCandidate,
     RTCIceParameters,
-    RTCIceTransport,
 )
 
-from bot.bridge._aiortc import TappedDtlsTransport, TransportSequence, make_gatherer, set_controlling
+from bot.bridge._aiortc import (
+    LastingIceTransport,
+    TappedDtlsTransport,
+    TransportSequence,
+    make_gatherer,
+    set_controlling,
+)
 from bot.errors import DtlsFailedError, IceFailedError
 from bot.jingle.model import Candidate, Fingerprint, Transport
 
@@ -42,7 +48,7 @@ class MediaTransport:
         self._role = role
         self._on_phase = on_phase
         self._gatherer = make_gatherer(addresses)
-        self._ice = RTCIceTransport(self._gatherer)
+        self._ice = LastingIceTransport(self._gatherer)
         set_controlling(self._ice, controlling=role == "bridge")
         self.dtls = TappedDtlsTransport(self._ice, process_certificate())
         self.dtls.take_role(server=role == "bridge")
@@ -76,9 +82,13 @@ class MediaTransport:
 
     async def connect(self, remote: Transport, timeout: float = 30.0) -> None:
         """Connect to ``remote``: ICE, then DTLS, each within ``timeout`` s. IceFailedError or DtlsFailedError."""
-        for candidate in remote.candidates:
-            if candidate.component == 1 and candidate.protocol.lower() == "udp":
-                await self._ice.addRemoteCandidate(_from_jingle(candidate))
+        usable = [item for item in remote.candidates if _is_usable(item)]
+        if not usable and self._role == "bridge":
+            usable = self._placeholders()
+        if not usable:
+            raise IceFailedError("The other side offers no UDP candidate with an address")
+        for candidate in usable:
+            await self._ice.addRemoteCandidate(_from_jingle(candidate))
         await self._ice.addRemoteCandidate(None)
         try:
             async with asyncio.timeout(timeout):
@@ -96,6 +106,14 @@ class MediaTransport:
         if self.dtls.state != "connected":
             raise DtlsFailedError("The DTLS handshake failed, or the fingerprint does not match")
         self._on_phase("dtls")
+
+    def _placeholders(self) -> list[Candidate]:
+        """The discard port of our own hosts, which keeps the check list open until the client's checks come.
+
+        Web clients tell a bridge no candidates: it learns their addresses from those (RFC 8445 section 7.3.1.3).
+        """
+        hosts = {item.ip for item in self._gatherer.getLocalCandidates()}
+        return [Candidate("nowhere", 1, "udp", 1, host, 9, "host") for host in sorted(hosts)]
 
     async def wait_closed(self) -> None:
         """Return when the other side closed, or the path was lost (ICE consent, RFC 7675)."""
@@ -122,6 +140,17 @@ class MediaTransport:
     def _watch(self) -> None:
         if self.dtls.state in ("closed", "failed"):
             self._ended.set()
+
+
+def _is_usable(item: Candidate) -> bool:
+    """UDP with an address: names of mDNS (RFC 8828) are for peers in the same network, not for a bridge."""
+    if item.component != 1 or item.protocol.lower() != "udp":
+        return False
+    try:
+        ipaddress.ip_address(item.ip)
+    except ValueError:
+        return False
+    return True
 
 
 def _dtls_parameters(remote: Transport) -> RTCDtlsParameters:

@@ -1,0 +1,189 @@
+"""Faults of one transport: peers that vanish, datagrams that mean nothing, receivers that fail, sends refused."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import aioice.ice
+import pytest
+from structlog.testing import capture_logs
+
+from bot.bridge import rtp
+from bot.bridge._aiortc import LastingIceTransport
+from bot.bridge.channel import SctpBridgeChannel
+from bot.bridge.transport import MediaTransport
+from bot.errors import IceFailedError
+from bot.jingle.model import Candidate
+from tests.bridge_support import LOOPBACK, until
+
+PACKET = rtp.build(payload_type=111, sequence=1, timestamp=0, ssrc=9, body=b"x" * 20)
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[MediaTransport, MediaTransport]]:
+    """A connected client and bridge."""
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    try:
+        ours, theirs = await near.gather(), await far.gather()
+        await asyncio.gather(near.connect(theirs, 10), far.connect(ours, 10))
+        yield near, far
+    finally:
+        await near.close()
+        await far.close()
+
+
+def vanish(transport: MediaTransport) -> None:
+    """Close the sockets of one side without a word."""
+    for protocol in transport._ice._connection._protocols:
+        protocol.transport.abort()
+
+
+async def sent_raw(transport: MediaTransport, data: bytes) -> None:
+    """Send a datagram below DTLS."""
+    await transport._ice._connection.send(data)
+
+
+async def test_a_peer_that_vanishes_is_noticed_by_consent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With checks every 0.2 s: four in vain, each with half a second to answer; real times are below."""
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.2)
+    async with pair() as (near, far):
+        vanish(far)
+        started = time.monotonic()
+        sending = asyncio.create_task(keep_sending(near))
+        await asyncio.wait_for(near.wait_closed(), 15)
+        took = time.monotonic() - started
+        sending.cancel()
+        await asyncio.wait([sending])
+    assert 4 * (0.16 + 0.5) - 0.3 <= took < 8
+
+
+async def keep_sending(transport: MediaTransport) -> None:
+    """Sending to a closed port, and after the end, raises nothing."""
+    while True:
+        await transport.send(PACKET)
+        await asyncio.sleep(0.01)
+
+
+async def test_the_real_times_are_within_those_of_consent() -> None:
+    assert aioice.ice.CONSENT_FAILURES == 4
+    slowest = aioice.ice.CONSENT_FAILURES * (1.2 * aioice.ice.CONSENT_INTERVAL + aioice.stun.RETRY_RTO)
+    fastest = aioice.ice.CONSENT_FAILURES * (0.8 * aioice.ice.CONSENT_INTERVAL + aioice.stun.RETRY_RTO)
+    assert 15 <= fastest <= slowest <= 30
+
+
+async def test_no_datagram_ends_the_transport() -> None:
+    arrived: list[bytes] = []
+    async with pair() as (near, far):
+        near.dtls.on_rtp = arrived.append
+        for data in (
+            b"",
+            b"\x00",
+            b"\xff" * 40,
+            b"\x80",
+            b"\x80\xc8",
+            b"\x16\xfe\xfd" + b"\0" * 20,
+            b"\x17" * 2000,
+        ):
+            await sent_raw(far, data)
+        await far.send(PACKET)
+        await until(lambda: bool(arrived))
+        assert near.dtls.state == "connected"
+        await near.send(PACKET)
+
+
+async def test_receivers_that_fail_end_nothing() -> None:
+    came: list[bytes] = []
+
+    def broken(data: bytes) -> None:
+        came.append(data)
+        raise LookupError("no")
+
+    async with pair() as (near, far):
+        near.dtls.on_rtp = near.dtls.on_rtcp = broken
+        with capture_logs() as lines:
+            for number in range(15):
+                await far.send(rtp.build(payload_type=111, sequence=number, timestamp=0, ssrc=9))
+            await until(lambda: len(came) == 15)
+            await until(lambda: near.dtls.faults == 15)
+        assert near.dtls.state == "connected"
+    assert [line["event_name"] for line in lines].count("datagram_failed") == 10
+
+
+async def test_a_broken_receiver_of_messages_does_not_end_the_session() -> None:
+    came: list[object] = []
+
+    def broken(message: object) -> None:
+        came.append(message)
+        if len(came) == 1:
+            raise LookupError("no")
+
+    async with pair() as (near, far):
+        ours, theirs = SctpBridgeChannel(near.dtls, broken), SctpBridgeChannel(far.dtls, came.append)
+        try:
+            await asyncio.gather(ours.open(10), theirs.accept())
+            await asyncio.wait_for(theirs.wait_open(), 10)
+            theirs.send({"colibriClass": "One"})
+            theirs.send({"colibriClass": "Two"})
+            await until(lambda: len(came) == 2)
+            assert near.dtls.state == "connected"
+        finally:
+            await ours.close()
+            await theirs.close()
+
+
+async def test_a_refused_datagram_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived: list[bytes] = []
+    async with pair() as (near, far):
+        far.dtls.on_rtp = arrived.append
+        connection = near._ice._connection
+        send = connection.send
+
+        async def refused(data: bytes) -> None:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+        monkeypatch.setattr(connection, "send", refused)
+        await near.send(PACKET)
+        assert isinstance(near._ice, LastingIceTransport)
+        assert near._ice.unsent == 1
+        monkeypatch.setattr(connection, "send", send)
+        await near.send(PACKET)
+        await until(lambda: bool(arrived))
+        assert near.dtls.state == far.dtls.state == "connected"
+
+
+async def test_a_send_after_the_end_is_no_error() -> None:
+    async with pair() as (near, far):
+        await far.close()
+        await asyncio.wait_for(near.wait_closed(), 10)
+        await near.send(PACKET)
+
+
+async def test_a_client_without_candidates_is_reached_by_its_own_checks() -> None:
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    arrived: list[bytes] = []
+    near.dtls.on_rtp = arrived.append
+    try:
+        ours, theirs = await near.gather(), await far.gather()
+        names = (Candidate("1", 1, "udp", 1, "0b5cd6d4-0d3f.local", 4000, "host"),)
+        bare = replace(ours, candidates=names)
+        await asyncio.gather(near.connect(theirs, 10), far.connect(bare, 10))
+        await far.send(PACKET)
+        await until(lambda: bool(arrived))
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def test_an_offer_without_usable_candidates_is_a_clear_error() -> None:
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    try:
+        await near.gather()
+        theirs = await far.gather()
+        tcp = tuple(replace(item, protocol="tcp") for item in theirs.candidates)
+        with pytest.raises(IceFailedError, match="no UDP candidate"):
+            await near.connect(replace(theirs, candidates=tcp), 5)
+    finally:
+        await near.close()
+        await far.close()
