@@ -126,6 +126,12 @@ class RoomError(BotError):
     scope = Scope.ROOM
 
 
+class RoomRestrictedError(RoomError):
+    """Only others may create the room (the focus, in docker-jitsi-meet), and it does not exist yet."""
+
+    code = "room_restricted"
+
+
 class RoomPasswordError(RoomError):
     """The room asks for a password, or the given one is wrong."""
 

@@ -9,7 +9,7 @@ import pytest
 from bot import events
 from bot.errors import BotError, ConfigurationError, ConnectionRefusedByHostError
 from bot.participant.config import ParticipantConfig, expand
-from bot.participant.states import State
+from bot.participant.states import IN_ROOM, State
 from bot.service.http import HealthServer
 from bot.service.metrics import Metrics
 from bot.service.supervisor import Supervisor
@@ -23,6 +23,10 @@ class Scripted:
         self._error = error
         self._stop = asyncio.Event()
         self.state = State.IDLE
+
+    @property
+    def in_room(self) -> bool:
+        return self.state in IN_ROOM
 
     async def run(self) -> None:
         if self._error is not None:

@@ -258,7 +258,7 @@ def test_an_endpoint_id_is_always_whole(local: str, expected: str | None) -> Non
         ("forbidden", errors.BannedError),
         ("registration-required", errors.MembersOnlyError),
         ("conflict", errors.NicknameConflictError),
-        ("not-allowed", errors.RoomError),
+        ("not-allowed", errors.RoomRestrictedError),
         ("gone", errors.RoomError),
     ],
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Protocol
 
 from bot import events
 from bot.bridge.channel import BridgeChannel, Message, mapped_sources, receiver_constraints
 from bot.bridge.session import MediaSession
-from bot.errors import BotError, MediaLostError, RoomError
+from bot.errors import BotError, ConnectionFailedError, MediaLostError, RoomError, RoomRestrictedError
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
 from bot.jingle.model import Action, Jingle, Media
 from bot.jingle.session import (
@@ -97,6 +98,8 @@ class Conference:
         self._outputs: asyncio.Queue[Output] = asyncio.Queue(1000)
         self._sources = RemoteSources()
         self._media_task: asyncio.Future[None] | None = None
+        #: Whether the room has admitted us.
+        self.joined = False
         #: The media session while there is one.
         self.media: MediaSession | None = None
         self.tracks: list[SyntheticAudioTrack | SyntheticVideoTrack] = []
@@ -107,12 +110,11 @@ class Conference:
         return f"<Conference {self.room!r}>"
 
     async def join(self) -> None:
-        """Ask for the focus, enter the room, make the tracks. The focus being away hinders nothing."""
-        await self._ask_focus()
-        self._on_phase("focus")
-        settings = self._config.settings
-        password = settings.room_password.get_secret_value() if settings.room_password else None
-        await self.room.join(self._presence(), password=password, timeout=settings.join_timeout)
+        """Ask for the focus, enter the room, make the tracks. A focus that is away is waited for."""
+        while not await self._enter():
+            self._on_state(State.WAITING_FOR_FOCUS)
+            await self._wait_outside()
+        self.joined = True
         self._on_phase("muc")
         focus = self.room.occupants.focus
         self._emit(
@@ -126,6 +128,33 @@ class Conference:
         self.tracks = self._new_tracks()
         self._emit(events.TracksCreated, count=len(self.tracks))
         self._stand()
+
+    async def _enter(self) -> bool:
+        """Ask for the focus and enter; False where only the focus may create the room, and is not there yet."""
+        await self._ask_focus()
+        self._on_phase("focus")
+        settings = self._config.settings
+        password = settings.room_password.get_secret_value() if settings.room_password else None
+        try:
+            await self.room.join(self._presence(), password=password, timeout=settings.join_timeout)
+        except RoomRestrictedError:
+            if self._focus_answered:
+                raise
+            return False
+        return True
+
+    async def _wait_outside(self) -> None:
+        """Wait before the focus is asked again. Raises ConnectionFailedError when the connection is lost."""
+        lost = asyncio.ensure_future(self._connection.wait_lost())
+        rest = asyncio.ensure_future(self._sleep(FOCUS_PATIENCE))
+        try:
+            await asyncio.wait({lost, rest}, return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                raise ConnectionFailedError(f"The connection was lost: {lost.result().reason}")
+        finally:
+            lost.cancel()
+            rest.cancel()
+            await asyncio.gather(lost, rest, return_exceptions=True)
 
     async def run(self) -> None:
         """Stand in the room; asks for the focus again while it is away. Raises the error that ends it."""
@@ -395,15 +424,31 @@ class Conference:
         self._emit(events.MediaFailed, code=code, cause=cause)
         await self._close_media()
         self._stand()
-        delay = self._restarts.ask(self._clock()) if restart else 0.0
-        if delay is None:
-            if not self._over.done():
-                self._over.set_result(MediaLostError(f"No media session after {MAX_IN_A_ROW} requests: {cause}"))
+        if self._session.state not in (SessionState.PENDING, SessionState.ACTIVE):
             return
-        await self._sleep(delay)
-        if self._session.state in (SessionState.PENDING, SessionState.ACTIVE):
-            stanza = self._session.terminate("connectivity-error", cause, restart=restart)
+        if restart:
+            await self._ask_restart(cause)
+        else:
+            stanza = self._session.terminate("connectivity-error", cause)
             self._connection.ask(f"{self.room.jid}/{FOCUS_NICK}", build_jingle(stanza))
+
+    async def _ask_restart(self, cause: str) -> None:
+        """End the session with a request for another one, until the focus takes it; then that is waited for."""
+        stanza: ET.Element | None = None
+        while (delay := self._restarts.ask(self._clock())) is not None:
+            await self._sleep(delay)
+            stanza = stanza if stanza is not None else self._restart_request(cause)
+            try:
+                await self._connection.iq("set", f"{self.room.jid}/{FOCUS_NICK}", stanza)
+            except BotError as error:
+                self._emit(events.MediaFailed, code="restart_refused", cause=str(error))
+            else:
+                return
+        if not self._over.done():
+            self._over.set_result(MediaLostError(f"No media session after {MAX_IN_A_ROW} requests: {cause}"))
+
+    def _restart_request(self, cause: str) -> ET.Element:
+        return build_jingle(self._session.terminate("connectivity-error", cause, restart=True))
 
     async def _end_media(self) -> None:
         task, self._media_task = self._media_task, None

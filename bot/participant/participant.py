@@ -81,6 +81,11 @@ class Participant:
         return self._graph.state
 
     @property
+    def in_room(self) -> bool:
+        """Whether the room has the participant among its occupants."""
+        return self._graph.in_room and self._conference is not None and self._conference.joined
+
+    @property
     def conference(self) -> Conference | None:
         """The room and the media session while they exist."""
         return self._conference
@@ -252,7 +257,7 @@ class Participant:
     # --- the end ---
 
     def _fail(self, error: BotError) -> None:
-        if isinstance(error, RoomError) and self._graph.in_room:
+        if isinstance(error, RoomError) and self.in_room:
             self._emit(events.RemovedFromRoom, code=error.code, cause=str(error))
         else:
             self._emit(
@@ -266,7 +271,7 @@ class Participant:
 
     async def _end(self) -> None:
         clean = False
-        was_in_room = self._graph.in_room
+        was_in_room = self.in_room
         if self.state not in FINAL:
             self._to(State.LEAVING)
         try:

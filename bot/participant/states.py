@@ -24,7 +24,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-#: States in which the participant is visible in the room.
+#: States in which the participant is visible in the room (waiting for the focus: where it may create the room).
 IN_ROOM = frozenset(
     {State.WAITING_FOR_FOCUS, State.WAITING_FOR_PEERS, State.NEGOTIATING, State.ACTIVE, State.RESUMING}
 )
@@ -40,7 +40,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
         State.CONNECTING: frozenset({State.JOINING, State.RETRYING}) | _ENDING,
         State.RETRYING: frozenset({State.CONNECTING}) | _ENDING,
         State.JOINING: frozenset({State.RETRYING, State.WAITING_FOR_FOCUS, State.WAITING_FOR_PEERS}) | _ENDING,
-        State.WAITING_FOR_FOCUS: (_STANDING | _ENDING | {State.RESUMING, State.CONNECTING})
+        # Where only the focus may create rooms it is waited for outside: what follows then may be another attempt.
+        State.WAITING_FOR_FOCUS: (_STANDING | _ENDING | {State.RESUMING, State.CONNECTING, State.RETRYING})
         - {State.WAITING_FOR_FOCUS},
         State.WAITING_FOR_PEERS: (_STANDING | _ENDING | {State.RESUMING, State.CONNECTING})
         - {State.WAITING_FOR_PEERS},

@@ -9,7 +9,6 @@ from typing import Generic, Protocol, TypeVar
 from bot.errors import BotError
 from bot.events import CoolDown, EventSink
 from bot.participant.config import ParticipantConfig
-from bot.participant.states import IN_ROOM, State
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -18,8 +17,8 @@ class Runnable(Protocol):
     """The part of a participant that the supervisor needs."""
 
     @property
-    def state(self) -> State:
-        """Where the participant stands."""
+    def in_room(self) -> bool:
+        """Whether the participant is in its room."""
         ...
 
     async def run(self) -> None:
@@ -79,7 +78,7 @@ class Supervisor(Generic[R]):
     @property
     def in_room(self) -> int:
         """How many are visible in their rooms."""
-        return sum(item.state in IN_ROOM for item in self._current.values())
+        return sum(item.in_room for item in self._current.values())
 
     @property
     def ready(self) -> bool:

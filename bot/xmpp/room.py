@@ -16,6 +16,7 @@ from bot.errors import (
     RoomError,
     RoomFullError,
     RoomPasswordError,
+    RoomRestrictedError,
 )
 from bot.xmpp.connection import XmppConnection
 from bot.xmpp.framing import NS_CLIENT
@@ -32,7 +33,7 @@ _JOIN_ERRORS: Mapping[str, tuple[type[RoomError], str, str | None]] = {
     "resource-constraint": (RoomFullError, "The room {room} is full", None),
     "forbidden": (BannedError, "Banned from the room {room}", None),
     "conflict": (NicknameConflictError, "The endpoint id is taken in {room}", None),
-    "not-allowed": (RoomError, "The room {room} can't be created or joined by this participant", None),
+    "not-allowed": (RoomRestrictedError, "The room {room} can't be created or joined by this participant", None),
 }
 
 
@@ -70,7 +71,7 @@ class Room:
         self.own = f"{room_jid}/{connection.endpoint_id}"
         self.occupants = OccupantTable(connection.endpoint_id)
         self._on_event = on_event
-        self._joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._joined: asyncio.Future[None] | None = None
         self._left = asyncio.Event()
         connection.on_presence(self._presence)
 
@@ -78,14 +79,18 @@ class Room:
         return f"<Room {self.jid} {self.occupants!r}>"
 
     async def join(self, presence: RoomPresence, *, password: str | None = None, timeout: float = 20.0) -> None:
-        """Enter the room; returns when our own presence came back. Raises the room errors of ``bot.errors``."""
+        """Enter the room; returns when our own presence came back. Raises the room errors of ``bot.errors``.
+
+        A refused join may be tried again.
+        """
+        self._joined = joined = asyncio.get_running_loop().create_future()
         muc = ET.Element(f"{{{NS_MUC}}}x")
         if password is not None:
             ET.SubElement(muc, f"{{{NS_MUC}}}password").text = password
         self._send([muc, *presence.elements()])
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.shield(self._joined)
+                await joined
         except TimeoutError:
             raise JoinTimeoutError(f"The room {self.jid} did not answer within {timeout:g} s") from None
 
@@ -95,7 +100,7 @@ class Room:
 
     async def leave(self, timeout: float = 5.0) -> bool:
         """Leave; True when our own unavailable presence was seen within ``timeout`` seconds."""
-        if self._left.is_set():
+        if self._left.is_set() or self.occupants.me is None:
             return True
         self._send([], kind="unavailable")
         try:
@@ -107,7 +112,8 @@ class Room:
 
     def close(self) -> None:
         """Nobody waits for the join any more."""
-        self._joined.cancel()
+        if self._joined is not None:
+            self._joined.cancel()
 
     def _send(self, children: list[ET.Element], kind: str | None = None) -> None:
         stanza = ET.Element(f"{{{NS_CLIENT}}}presence", {"to": self.own} | ({"type": kind} if kind else {}))
@@ -121,14 +127,14 @@ class Room:
             self._refused(presence)
             return
         for event in self.occupants.feed(presence):
-            if isinstance(event, SelfJoined) and not self._joined.done():
+            if isinstance(event, SelfJoined) and self._joined is not None and not self._joined.done():
                 self._joined.set_result(None)
             if isinstance(event, SelfLeft):
                 self._left.set()
             self._on_event(event)
 
     def _refused(self, presence: ET.Element) -> None:
-        if not self._joined.done():
+        if self._joined is not None and not self._joined.done():
             self._joined.set_exception(join_error(presence, self.jid))
 
 
