@@ -137,7 +137,7 @@ class FocusUnavailable(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaConnected(Event):
-    """Media flows: ICE, DTLS and, where it is offered, the bridge channel are up."""
+    """Media flows. ``seconds`` from when a session could be expected: joined, not alone, the last one gone."""
 
     name: ClassVar[str] = "media_connected"
     text: ClassVar[str] = "Media session connected"

@@ -1,6 +1,7 @@
 """A focus that is away where only it may create rooms: waiting outside is a state, not an error."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -8,10 +9,12 @@ from bot import events
 from bot.embedded.config import EmbeddedConfig
 from bot.embedded.server import EmbeddedServer
 from bot.errors import RoomRestrictedError
-from bot.participant.conference import FOCUS_PATIENCE
+from bot.participant import conference
+from bot.participant.conference import FOCUS_MOMENT, FOCUS_PATIENCE
 from bot.participant.config import expand
 from bot.participant.participant import Participant
 from bot.settings import load
+from bot.xmpp.focus import ConferenceAnswer, request_conference
 from tests.test_participant_prosody import Seen
 
 
@@ -94,4 +97,26 @@ async def test_a_room_that_stays_closed_though_the_focus_answered_is_final(
         await asyncio.wait_for(one.run(), 10)
     assert "removed_from_room" not in seen.names()
     assert seen.names().count("join_failed") == 1
+    await server.stop()
+
+
+async def test_a_focus_that_is_on_its_way_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two who ask at the same moment: the second hears that the focus is not ready yet."""
+    server, seen, patience = restricted(), Seen(), Patience()
+    await server.start()
+    server.core.focus_attached = True
+    answers = [ConferenceAnswer(ready=False, focus_jid="focus@auth.meet.jitsi/focus")]
+
+    async def first_not_ready(*words: Any, **more: Any) -> ConferenceAnswer:
+        return answers.pop() if answers else await request_conference(*words, **more)
+
+    monkeypatch.setattr(conference, "request_conference", first_not_ready)
+    one = outside(server, seen, patience)
+    task = asyncio.create_task(one.run())
+    assert await asyncio.wait_for(patience.asked.get(), 10) == FOCUS_MOMENT
+    patience.over.set()
+    await seen.wait("local_tracks_created")
+    assert "focus_unavailable" not in seen.names()
+    one.stop()
+    await asyncio.wait_for(task, 10)
     await server.stop()

@@ -50,8 +50,9 @@ from bot.xmpp.room import Room, RoomPresence
 from bot.xmpp.stanza_errors import StanzaError
 
 JINGLE = "{urn:xmpp:jingle:1}jingle"
-#: Seconds between two conference requests while the focus does not answer.
+#: Seconds between two conference requests while the focus does not answer, and while it is on its way to the room.
 FOCUS_PATIENCE = 10.0
+FOCUS_MOMENT = 1.0
 
 
 class Emit(Protocol):
@@ -91,6 +92,7 @@ class Conference:
         self._features = features.features(sctp=config.settings.bridge_channel in ("auto", "sctp"))
         self._machine_uid = uuid.uuid4().hex
         self._focus_answered = False
+        self._focus_patience = FOCUS_PATIENCE
         self._restarts = RestartBudget()
         self._over: asyncio.Future[BotError] = asyncio.get_running_loop().create_future()
         self.room = Room(connection, config.room_jid, on_event=self._room_event)
@@ -127,6 +129,7 @@ class Conference:
         )
         self.tracks = self._new_tracks()
         self._emit(events.TracksCreated, count=len(self.tracks))
+        self._timer.restart()
         self._stand()
 
     async def _enter(self) -> bool:
@@ -146,7 +149,7 @@ class Conference:
     async def _wait_outside(self) -> None:
         """Wait before the focus is asked again. Raises ConnectionFailedError when the connection is lost."""
         lost = asyncio.ensure_future(self._connection.wait_lost())
-        rest = asyncio.ensure_future(self._sleep(FOCUS_PATIENCE))
+        rest = asyncio.ensure_future(self._sleep(self._focus_patience))
         try:
             await asyncio.wait({lost, rest}, return_when=asyncio.FIRST_COMPLETED)
             if lost.done():
@@ -170,7 +173,7 @@ class Conference:
         while not self._over.done():
             if self.room.occupants.focus is None and not self._focus_answered:
                 await self._ask_focus()
-            await asyncio.wait({self._over}, timeout=FOCUS_PATIENCE)
+            await asyncio.wait({self._over}, timeout=self._focus_patience)
 
     def resumed(self) -> None:
         """The stream is back: the state is what the media session and the room say."""
@@ -196,7 +199,7 @@ class Conference:
     async def _ask_focus(self) -> None:
         settings = self._config.settings
         try:
-            await request_conference(
+            answer = await request_conference(
                 self._connection,
                 settings.focus,
                 self.room.jid,
@@ -204,9 +207,12 @@ class Conference:
                 timeout=settings.connect_timeout,
             )
         except FocusUnavailableError as error:
+            self._focus_patience = FOCUS_PATIENCE
             self._emit(events.FocusUnavailable, cause=str(error))
         else:
-            self._focus_answered = True
+            # Not ready yet: it is about to enter the room, for whoever asked a moment before us.
+            self._focus_answered = answer.ready
+            self._focus_patience = FOCUS_MOMENT
 
     def _presence(self, *, published: bool = False) -> RoomPresence:
         """Our presence; SourceInfo names our sources from the first session on, as web clients do it."""
@@ -249,6 +255,7 @@ class Conference:
                 self._focus_answered = False
                 self._focus_moved()
             case OccupantJoined(occupant):
+                self._count_from_now()
                 self._emit(events.ParticipantJoined, endpoint=occupant.endpoint, nick=occupant.nick)
             case OccupantLeft(occupant):
                 self._report(self._sources.left(occupant.endpoint))
@@ -257,6 +264,11 @@ class Conference:
                 self._over.set_result(error or RoomError("The room ended our stay without a reason"))
             case _:
                 pass
+
+    def _count_from_now(self) -> None:
+        """Let the phases of a media session begin: whoever was alone has had none to wait for."""
+        if self.joined and self.media is None and len(self.room.occupants.others) == 1:
+            self._timer.restart()
 
     def _focus_moved(self) -> None:
         """The focus came or went while we stand in the room; media goes on without it."""
@@ -309,6 +321,7 @@ class Conference:
                 self._report(self._sources.clear())
                 condition = output.reason.condition if output.reason else "no reason given"
                 self._emit(events.MediaEnded, cause=condition)
+                self._timer.restart()
                 self._stand()
             case TransportReplaced():
                 # Not taken in place: another session comes from where the bridge is now.
@@ -335,7 +348,6 @@ class Conference:
     async def _media(self, offer: Jingle) -> None:
         """Accept ``offer`` and hold the session until its transport is gone."""
         settings = self._config.settings
-        self._timer.restart()
         self._on_phase("offer")
         self._on_state(State.NEGOTIATING)
         self._report(self._sources.added(offer.sources))
@@ -422,6 +434,7 @@ class Conference:
     async def _media_failed(self, code: str, cause: str, *, restart: bool = True) -> None:
         """Say it, and ask the focus for another session within its limits; beyond ours the stay is over."""
         self._emit(events.MediaFailed, code=code, cause=cause)
+        self._timer.restart()
         await self._close_media()
         self._stand()
         if self._session.state not in (SessionState.PENDING, SessionState.ACTIVE):
