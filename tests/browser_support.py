@@ -109,9 +109,10 @@ class Picture:
     frames: int
     luma: NDArray[np.uint8]
 
-    def difference(self, other: Picture) -> float:
-        """Mean difference of the pixels' luma."""
-        return float(np.abs(self.luma.astype(np.int16) - other.luma.astype(np.int16)).mean())
+    def changed(self, other: Picture) -> float:
+        """Share of the pixels that differ by more than a codec's noise does (40 of 255)."""
+        difference = np.abs(self.luma.astype(np.int16) - other.luma.astype(np.int16))
+        return float((difference > 40).mean())
 
 
 class WebClient:
@@ -201,8 +202,16 @@ class WebClient:
         await self._call("leave")
 
     async def crash(self) -> None:
-        """Close the page as a browser that is killed does: nobody says goodbye."""
-        await self.page.close(run_before_unload=False)
+        """End the page's process as a browser that is killed does: no handler runs, nobody says goodbye."""
+        session = await self._context.new_cdp_session(self.page)
+        crashed = asyncio.Event()
+        self.page.once("crash", lambda _: crashed.set())
+        call = asyncio.ensure_future(session.send("Page.crash"))  # a page that is gone does not answer
+        try:
+            await asyncio.wait_for(crashed.wait(), 10)
+        finally:
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self.page.evaluate("([name, values]) => client[name](...values)", [method, arguments])

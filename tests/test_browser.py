@@ -10,6 +10,7 @@ from playwright.async_api import Browser
 
 from bot import events
 from bot.bridge.receive import StreamStats
+from bot.embedded.config import EmbeddedConfig
 from bot.embedded.server import EmbeddedServer
 from bot.media.pattern import read_number
 from bot.participant.participant import Participant
@@ -30,7 +31,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[EmbeddedServer]:
-    found = EmbeddedServer(port=0, static=static_paths(web_packages()))
+    # Short times: who is lost can be resumed, and who is alone keeps his session, for so long only.
+    config = EmbeddedConfig(resume_timeout=3.0, single_participant_timeout=2.0)
+    found = EmbeddedServer(port=0, config=config, static=static_paths(web_packages()))
     await found.start()
     yield found
     await found.stop()
@@ -115,7 +118,7 @@ async def client_sees(client: WebClient, far: str) -> None:
     assert (await client.inbound(far, "video"))["framesDecoded"] >= decoded + 20
     assert second.luma.max() > 180
     assert second.luma.std() > 20
-    assert second.difference(first) > 1
+    assert second.changed(first) > 0.03  # a picture that stands still has less than 0.005
     numbers = read_number(first.luma), read_number(second.luma)
     assert numbers[0] is not None
     assert numbers[1] is not None
@@ -123,11 +126,11 @@ async def client_sees(client: WebClient, far: str) -> None:
 
 
 async def client_hears(client: WebClient, far: str) -> None:
-    before = await client.inbound(far, "audio")
+    before = (await client.inbound(far, "audio")).get("totalAudioEnergy", 0.0)
 
     async def louder() -> bool:
         now = await client.inbound(far, "audio")
-        return bool(now["totalAudioEnergy"] > before["totalAudioEnergy"] and now["audioLevel"] > 0.01)
+        return bool(now.get("totalAudioEnergy", 0.0) > before and now["audioLevel"] > 0.01)
 
     await until(louder, f"sound of {far}")
 
@@ -141,3 +144,95 @@ async def bot_receives(bot: Participant, seen: Seen, far: str) -> None:
         assert (added.media, added.owner) == (media, far)
         stats = await stream(bot, added.ssrc, 60)
         assert stats.lost <= stats.expected // 100
+
+
+async def removed(seen: Seen, name: str) -> events.RemoteSourceRemoved:
+    """The event by which a bot learns that the source ``name`` is gone."""
+
+    async def found() -> events.RemoteSourceRemoved | None:
+        gone = [event for event in seen.events if isinstance(event, events.RemoteSourceRemoved)]
+        return next((event for event in gone if event.source == name), None)
+
+    event = await until(found, f"removal of source {name}")
+    assert isinstance(event, events.RemoteSourceRemoved)
+    return event
+
+
+async def told(client: WebClient, name: str, endpoint: str) -> None:
+    """Wait until the web client has the event ``name`` of ``endpoint``."""
+
+    async def found() -> bool:
+        return any(event["endpoint"] == endpoint for event in await client.events(name))
+
+    await until(found, f"{name} of {endpoint}")
+
+
+async def test_bots_come_and_go_and_the_web_client_sees_it(server: EmbeddedServer, browser: Browser) -> None:
+    first, later = Seen(), Seen()
+    async with WebClient.open(browser, "come-and-go") as client:
+        async with standing(server, first, "first") as bot:
+            await client.join(server.url, ROOM, "web")
+            gone = endpoint_of(bot)
+            await watched(client, gone, 10)
+            bot.stop()
+            await told(client, "user_left", gone)
+        assert await client.participants() == []
+        await told(client, "track_removed", gone)
+        assert await client.picture(gone) is None
+
+        async def alone() -> bool:
+            return any('action="session-terminate"' in text for text in client.dialogue)
+
+        await until(alone, "the end of the session of who is alone")
+        async with standing(server, later, "later") as bot:
+            await told(client, "user_joined", endpoint_of(bot))
+            assert endpoint_of(bot) != gone
+            await client_sees(client, endpoint_of(bot))
+            await client_hears(client, endpoint_of(bot))
+            await bot_receives(bot, later, client.endpoint)
+            await client.leave()
+            await later.wait("participant_left")
+            for media in ("a0", "v0"):
+                await removed(later, f"{client.endpoint}-{media}")
+
+
+async def test_two_web_clients_and_a_bot_of_which_one_crashes(server: EmbeddedServer, browser: Browser) -> None:
+    seen = Seen()
+    async with (
+        standing(server, seen, "one") as bot,
+        WebClient.open(browser, "three-way-left") as left,
+        WebClient.open(browser, "three-way-right") as right,
+    ):
+        await left.join(server.url, ROOM, "left", height=180)
+        await right.join(server.url, ROOM, "right", height=180)
+        for client, other in ((left, right), (right, left)):
+            for far in (endpoint_of(bot), other.endpoint):
+                await watched(client, far, 10)
+                await client_hears(client, far)
+        for client in (left, right):
+            for media in ("a0", "v0"):
+                added = await source(seen, f"{client.endpoint}-{media}")
+                stats = await stream(bot, added.ssrc, 30)
+                assert stats.lost <= stats.expected // 100
+        await left.screenshot("three-way")
+
+        camera = await stream(bot, (await source(seen, f"{right.endpoint}-v0")).ssrc, 1)
+        await stream(bot, camera.ssrc, camera.packets + 10)
+        await right.mute("video")
+
+        async def still() -> bool:
+            before = camera.packets
+            await asyncio.sleep(1)
+            return camera.packets == before
+
+        await until(still, "the muted video stops coming")
+        sound = await stream(bot, (await source(seen, f"{right.endpoint}-a0")).ssrc, 1)
+        await stream(bot, sound.ssrc, sound.packets + 20)
+
+        await right.crash()
+        for media in ("a0", "v0"):
+            await removed(seen, f"{right.endpoint}-{media}")
+        await told(left, "user_left", right.endpoint)
+        assert sorted(await left.participants()) == [endpoint_of(bot)]
+        shown = await watched(left, endpoint_of(bot))
+        await watched(left, endpoint_of(bot), shown.frames + 20)
