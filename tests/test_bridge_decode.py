@@ -225,6 +225,21 @@ async def test_what_has_no_decoder_is_said_once_and_counted_only() -> None:
     await bench.decoders.close()
 
 
+async def test_what_was_decoded_of_another_source_is_forgotten() -> None:
+    bench = Bench()
+    bench.feed(OPUS, 1, sound(1)[0])
+    before = bench.decoders.get(7)
+    bench.decoders.forget(7)
+    assert bench.decoders.get(7) is None
+    assert bench.needed[-1] == (7, False)
+    bench.feed(OPUS, 50, sound(1)[0])
+    found = bench.decoders.get(7)
+    assert found is not None
+    assert found is not before
+    await until(lambda: found.frames == 1)
+    await bench.decoders.close()
+
+
 async def test_the_number_of_decoded_streams_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "MAX_DECODED", 2)
     bench = Bench()

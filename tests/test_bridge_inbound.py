@@ -144,6 +144,14 @@ def test_a_source_that_is_gone_is_not_chased_any_more() -> None:
     assert bench.inbound.snapshot(bench.now) == ()
 
 
+def test_another_source_on_an_ssrc_is_decoded_anew() -> None:
+    bench = Bench()
+    bench.named()
+    bench.receive(bench.media(1))
+    bench.inbound.name([NamedSource(VIDEO, "video", "xyz-v0", "xyz", rtx=RTX)])
+    assert (bench.stream().source, bench.stream().packets) == ("xyz-v0", 0)
+
+
 def test_key_frames_are_asked_for_by_pli_or_else_by_fir() -> None:
     bench = Bench()
     bench.receive(bench.media(1))

@@ -130,3 +130,12 @@ def test_garbage_raises_nothing_else(data: bytes) -> None:
             assert isinstance(rtcp.nacked(packet), list)
             assert isinstance(rtcp.keyframe_requests(packet), tuple)
             rtcp.remb(packet)
+
+
+def test_intra_requests_have_their_numbers() -> None:
+    (packet,) = rtcp.parse(rtcp.fir(1, 2, 258))
+    assert isinstance(packet, rtcp.Feedback)
+    assert rtcp.intra_requests(packet) == ((2, 2),)
+    (pli,) = rtcp.parse(rtcp.pli(1, 2))
+    assert isinstance(pli, rtcp.Feedback)
+    assert rtcp.intra_requests(pli) == ()

@@ -117,3 +117,44 @@ def test_sequence_numbers_are_unwrapped_to_the_nearest(value: int, reference: in
 def test_newer_is_modulo_65536() -> None:
     assert rtp.sequence_newer(0, 0xFFFF)
     assert not rtp.sequence_newer(0xFFFF, 0)
+
+
+@pytest.mark.parametrize(
+    ("elements", "profile"),
+    [
+        (bytes([0xF0, 0, 0x51, 1]), PROFILE_ONE_BYTE),  # 15 ends the elements
+        (bytes([0x00, 0x5F, 1, 2]), PROFILE_ONE_BYTE),  # longer than what is there
+        (bytes([0, 0, 0, 5]), PROFILE_TWO_BYTE),  # an id without a length
+        (bytes([0, 5, 9, 1]), PROFILE_TWO_BYTE),  # longer than what is there
+        (bytes([0x51, 1, 2, 0]), 0x1234),  # another profile
+        (bytes([0x50, 1, 0, 0]), PROFILE_ONE_BYTE),  # one byte is no sequence number
+    ],
+)
+def test_extensions_that_cannot_be_read_are_left_out(elements: bytes, profile: int) -> None:
+    data = raw(elements, profile)
+    assert rtp.transport_sequence(data, rtp.parse_header(data), 5) is None
+
+
+def test_a_packet_without_the_extension_has_no_sequence_number() -> None:
+    data = raw(bytes([0x10, 0x85]))
+    assert rtp.transport_sequence(data, rtp.parse_header(data), 5) is None
+    assert rtp.transport_sequence(raw(), rtp.parse_header(raw()), 5) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "padding", "empty"), [(b"", 0, True), (b"", 9, True), (b"x", 0, False), (b"x", 9, False)]
+)
+def test_padding_only_packets(body: bytes, padding: int, empty: bool) -> None:
+    data = rtp.build(payload_type=96, sequence=1, timestamp=0, ssrc=1, body=body, padding=padding)
+    assert rtp.is_padding_only(data, rtp.parse_header(data)) == empty
+
+
+def test_extensions_are_replaced_and_removed() -> None:
+    data = rtp.build(payload_type=96, sequence=1, timestamp=0, ssrc=1, body=b"media", values={5: b"ab"})
+    bare = rtp.replace_extensions(data, rtp.parse_header(data), {})
+    assert bare == rtp.build(payload_type=96, sequence=1, timestamp=0, ssrc=1, body=b"media")
+    wide = rtp.replace_extensions(data, rtp.parse_header(data), {20: b"x" * 17, 5: b""})
+    header = rtp.parse_header(wide)
+    assert header.profile == rtp.TWO_BYTE_PROFILE
+    assert (rtp.extension(wide, header, 20), rtp.extension(wide, header, 5)) == (b"x" * 17, b"")
+    assert rtp.payload(wide, header) == b"media"

@@ -173,6 +173,28 @@ async def test_a_codec_that_is_not_offered_is_a_clear_error() -> None:
         await far.transport.close()
 
 
+async def test_kinds_that_are_not_offered_are_not_sent_and_broken_rtp_is_counted() -> None:
+    far = Far()
+    offer = recorded_offer(await far.transport.gather())
+    offer = replace(offer, contents=tuple(item for item in offer.contents if item.media != "audio"))
+    session = MediaSession(offer, addresses=LOOPBACK)
+    track = SyntheticAudioTrack("bot")
+    try:
+        own = await session.gather()
+        await asyncio.gather(
+            far.transport.connect(own, 10), session.connect([track], video_codec="vp8", timeout=10)
+        )
+        assert session.id == offer.sid
+        assert session.sent == (0, 0)
+        assert repr(session).endswith("sent 0 received 0>")
+        session.transport.dtls.on_rtp(b"\x80\x6f")  # type: ignore[misc]
+        assert (session.received.ignored, session.received.packets, session.snapshot()) == (1, 0, ())
+    finally:
+        track.stop()
+        await session.close()
+        await far.transport.close()
+
+
 async def test_a_wrong_fingerprint_is_refused() -> None:
     far, near = MediaTransport("bridge", addresses=LOOPBACK), MediaTransport("client", addresses=LOOPBACK)
     try:

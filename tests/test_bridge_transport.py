@@ -1,6 +1,7 @@
 """Faults of one transport: peers that vanish, datagrams that mean nothing, receivers that fail, sends refused."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,13 +9,14 @@ from dataclasses import replace
 
 import aioice.ice
 import pytest
+from aiortc import RTCIceParameters
 from structlog.testing import capture_logs
 
 from bot.bridge import rtp
 from bot.bridge._aiortc import LastingIceTransport
 from bot.bridge.channel import SctpBridgeChannel
-from bot.bridge.transport import MediaTransport
-from bot.errors import IceFailedError
+from bot.bridge.transport import MediaTransport, _from_jingle
+from bot.errors import DtlsFailedError, IceFailedError
 from bot.jingle.model import Candidate
 from tests.bridge_support import LOOPBACK, until
 
@@ -36,13 +38,22 @@ async def pair() -> AsyncIterator[tuple[MediaTransport, MediaTransport]]:
 
 def vanish(transport: MediaTransport) -> None:
     """Close the sockets of one side without a word."""
+    consent = transport._ice._connection._query_consent_task
+    assert consent is not None
+    consent.cancel()
     for protocol in transport._ice._connection._protocols:
         protocol.transport.abort()
 
 
 async def sent_raw(transport: MediaTransport, data: bytes) -> None:
-    """Send a datagram below DTLS."""
-    await transport._ice._connection.send(data)
+    """Send a datagram below DTLS, an empty one too: asyncio's own transports leave those out."""
+    host, port = (
+        transport._ice._connection.remote_candidates[0].host,
+        transport._ice._connection.remote_candidates[0].port,
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        plain.setblocking(False)
+        await asyncio.get_running_loop().sock_sendto(plain, data, (host, port))
 
 
 async def test_a_peer_that_vanishes_is_noticed_by_consent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +101,11 @@ async def test_no_datagram_ends_the_transport() -> None:
         await far.send(PACKET)
         await until(lambda: bool(arrived))
         assert near.dtls.state == "connected"
-        await near.send(PACKET)
+        assert repr(near) == "<MediaTransport client ice=completed dtls=connected>"
+        near.dtls.on_rtcp = lambda _: None
+        await far.send(b"\x80\xc9\x00\x05" + bytes(8))  # RTCP whose length is not true
+        await far.send(rtp.build(payload_type=111, sequence=2, timestamp=0, ssrc=9, body=b"y"))
+        await until(lambda: len(arrived) == 2)
 
 
 async def test_receivers_that_fail_end_nothing() -> None:
@@ -151,6 +166,42 @@ async def test_a_refused_datagram_ends_nothing(monkeypatch: pytest.MonkeyPatch) 
         await near.send(PACKET)
         await until(lambda: bool(arrived))
         assert near.dtls.state == far.dtls.state == "connected"
+
+
+async def test_nobody_answers_the_handshake_is_an_error_in_time() -> None:
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    try:
+        ours, theirs = await near.gather(), await far.gather()
+        await far._ice.addRemoteCandidate(_from_jingle(ours.candidates[0]))
+        await far._ice.addRemoteCandidate(None)
+        answering = asyncio.create_task(far._ice.start(RTCIceParameters(ours.ufrag, ours.pwd)))
+        with pytest.raises(DtlsFailedError, match=r"within 0\.5 s"):
+            await near.connect(theirs, 0.5)
+        await answering
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def test_a_wrong_password_is_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aioice.stun, "RETRY_MAX", 0)
+    monkeypatch.setattr(aioice.stun, "RETRY_RTO", 0.1)
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    try:
+        await near.gather()
+        theirs = await far.gather()
+        with pytest.raises(IceFailedError, match="No pair"):
+            await near.connect(replace(theirs, pwd="x" * 22), 5)
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def test_a_send_without_a_connection_is_told_from_a_refused_one() -> None:
+    near = MediaTransport("client", addresses=LOOPBACK)
+    with pytest.raises(ConnectionError, match="not connected"):
+        await near._ice._send(b"x")
+    await near.close()
 
 
 async def test_a_send_after_the_end_is_no_error() -> None:

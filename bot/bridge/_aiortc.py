@@ -114,10 +114,9 @@ class TappedDtlsTransport(RTCDtlsTransport):
             await asyncio.sleep(0)  # whatever it is, the loop goes on
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
+        del arrival_time_ms  # no RTCRtpReceiver is ever registered: it would send feedback of its own
         if self.on_rtp is not None:
             self.on_rtp(data)
-        if self._rtp_router.receivers:
-            await super()._handle_rtp_data(data, arrival_time_ms)
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
         if self.on_rtcp is not None:
