@@ -23,6 +23,7 @@ from bot.embedded.stanza import (
     NS_SM,
     NS_STANZAS,
     PRESENCE,
+    XML_LANG,
     FrameError,
     Jid,
     child,
@@ -342,6 +343,7 @@ class XmppCore:
             self._queue.append(answer_for_domain(stanza, self.config.domain))
         elif stanza.tag == PRESENCE and stanza.get("type") == "unavailable" and not stanza.get("to"):
             self._queue.extend(self.muc.user_gone(stanza.get("from", "")))
+            stanza.set(XML_LANG, stanza.get(XML_LANG, "en"))
             self._to_session(stanza, stanza.get("from", ""))
 
     def _to_focus(self, stanza: ET.Element) -> None:

@@ -13,6 +13,7 @@ from bot.embedded.stanza import (
     NS_FOCUS,
     NS_PING,
     PRESENCE,
+    XML_LANG,
     Jid,
     child,
     element,
@@ -61,17 +62,17 @@ class Focus:
             outputs = self._iq(stanza, conference, now)
         else:
             outputs = []  # messages are heard and not answered
-        return self._cleaned(outputs)
+        return self._finished(outputs)
 
     def opened(self, room: str, endpoint: str, sid: str, transport: Transport, now: float) -> list[Output]:
         """The bridge has opened its side of a participant's transport."""
         conference = self._conferences.get(room)
-        return self._cleaned(conference.opened(endpoint, sid, transport, now) if conference is not None else [])
+        return self._finished(conference.opened(endpoint, sid, transport, now) if conference is not None else [])
 
     def failed(self, room: str, endpoint: str, sid: str) -> list[Output]:
         """The bridge could not open, or has lost, a participant's transport."""
         conference = self._conferences.get(room)
-        return self._cleaned(conference.failed(endpoint, sid) if conference is not None else [])
+        return self._finished(conference.failed(endpoint, sid) if conference is not None else [])
 
     def next_deadline(self) -> float | None:
         """When :meth:`tick` has something to do next, None if never."""
@@ -83,16 +84,20 @@ class Focus:
         outputs: list[Output] = []
         for conference in list(self._conferences.values()):
             outputs += conference.tick(now)
-        return self._cleaned(outputs)
+        return self._finished(outputs)
 
     def leave_all(self) -> list[Output]:
         """Leave every room: the focus goes away."""
         outputs: list[Output] = []
         for conference in list(self._conferences.values()):
             outputs += conference.end()
-        return self._cleaned(outputs)
+        return self._finished(outputs)
 
-    def _cleaned(self, outputs: list[Output]) -> list[Output]:
+    def _finished(self, outputs: list[Output]) -> list[Output]:
+        """``outputs`` with the language that Jicofo's library puts on all stanzas; left rooms are forgotten."""
+        for output in outputs:
+            if isinstance(output, Send):
+                output.stanza.set(XML_LANG, "en")
         for room in [room for room, conference in self._conferences.items() if conference.ended]:
             del self._conferences[room]
         return outputs

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from bot.embedded.stanza import NS_CAPS, NS_CLIENT, NS_FOCUS, NS_JITMEET, NS_MUC, PRESENCE, XML_LANG, Jid, child
+from bot.embedded.stanza import NS_CAPS, NS_CLIENT, NS_FOCUS, NS_JITMEET, NS_MUC, PRESENCE, Jid, child
 
 
 def focus_presence(
     jid: str, to: str, identifier: str, *, bridges: int | None = None, join: bool = False
 ) -> ET.Element:
     """Presence of ``jid`` to its occupant address ``to``. ``bridges`` is None before the first was used."""
-    presence = ET.Element(PRESENCE, {XML_LANG: "en", "id": identifier, "from": jid, "to": to})
+    presence = ET.Element(PRESENCE, {"id": identifier, "from": jid, "to": to})
     if join:
         child(presence, "x", NS_MUC)
     child(presence, "priority", NS_CLIENT).text = "0"
