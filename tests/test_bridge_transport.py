@@ -12,7 +12,7 @@ import pytest
 from aiortc import RTCIceParameters
 from structlog.testing import capture_logs
 
-from bot.bridge import rtp
+from bot.bridge import rtcp, rtp
 from bot.bridge._aiortc import LastingIceTransport
 from bot.bridge.channel import SctpBridgeChannel
 from bot.bridge.transport import MediaTransport, _from_jingle
@@ -94,6 +94,7 @@ async def test_no_datagram_ends_the_transport() -> None:
             b"\xff" * 40,
             b"\x80",
             b"\x80\xc8",
+            b"\x80\x6f" + bytes(30),
             b"\x16\xfe\xfd" + b"\0" * 20,
             b"\x17" * 2000,
         ):
@@ -106,6 +107,7 @@ async def test_no_datagram_ends_the_transport() -> None:
         await far.send(b"\x80\xc9\x00\x05" + bytes(8))  # RTCP whose length is not true
         await far.send(rtp.build(payload_type=111, sequence=2, timestamp=0, ssrc=9, body=b"y"))
         await until(lambda: len(arrived) == 2)
+        assert near.dtls.refused == 1  # what looks like RTP and is not authentic
 
 
 async def test_receivers_that_fail_end_nothing() -> None:
@@ -118,10 +120,11 @@ async def test_receivers_that_fail_end_nothing() -> None:
     async with pair() as (near, far):
         near.dtls.on_rtp = near.dtls.on_rtcp = broken
         with capture_logs() as lines:
+            await far.send(rtcp.pli(1, 2))
+            await until(lambda: near.dtls.faults == 1)
             for number in range(15):
                 await far.send(rtp.build(payload_type=111, sequence=number, timestamp=0, ssrc=9))
-            await until(lambda: len(came) == 15)
-            await until(lambda: near.dtls.faults == 15)
+            await until(lambda: near.dtls.faults == 16)
         assert near.dtls.state == "connected"
     assert [line["event_name"] for line in lines].count("datagram_failed") == 10
 
@@ -238,3 +241,12 @@ async def test_an_offer_without_usable_candidates_is_a_clear_error() -> None:
     finally:
         await near.close()
         await far.close()
+
+
+async def test_rtp_that_came_while_the_handshake_ended_is_not_lost() -> None:
+    """Such packets wait in aioice's queue."""
+    arrived: list[bytes] = []
+    async with pair() as (near, far):
+        near.dtls.on_rtp = arrived.append
+        near.dtls._enqueue(far.dtls._tx_srtp.protect(PACKET), 1)
+        await until(lambda: arrived == [PACKET])
