@@ -105,7 +105,7 @@ class Participant:
             packets_received=received.packets,
             bytes_received=received.bytes,
             lost=received.lost,
-            streams=len(received.streams),
+            streams=len(media.snapshot()),
         )
 
     def stop(self) -> None:
