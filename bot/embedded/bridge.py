@@ -9,6 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -24,7 +25,6 @@ from bot.embedded.hub import ChannelHub, Messages
 from bot.embedded.offer import AUDIO_LEVEL_ID, CLOCK_RATES, TRANSPORT_CC_ID, Features
 from bot.embedded.owner import Tasks
 from bot.embedded.speaker import SpeakerDetector
-from bot.errors import IceFailedError
 from bot.jingle.model import Candidate, SourceMap, Transport
 
 log = structlog.get_logger(__name__)
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 #: Packets that wait for a receiver; older ones are dropped beyond it.
 QUEUE = 1000
 CONNECT_TIMEOUT = 30.0
+#: Longest message on a channel's WebSocket.
+MAX_MESSAGE_BYTES = 256 * 1024
 #: What is told as the estimate of the way to a receiver, in bit/s: on loopback nothing is measured.
 BANDWIDTH = 10_000_000
 _OPUS = 111
@@ -261,7 +263,7 @@ class Bridge:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400, text="the bridge channel is a WebSocket\n")
         conference, endpoint = found
-        socket = web.WebSocketResponse(max_msg_size=256 * 1024)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES)
         await socket.prepare(request)
         old, endpoint.web_socket = endpoint.web_socket, socket
         if old is not None:
@@ -273,7 +275,7 @@ class Bridge:
         finally:
             if endpoint.web_socket is socket:
                 endpoint.web_socket = None
-                if not endpoint.sctp_open:
+                if not endpoint.sctp_open and conference.endpoints.get(endpoint.name) is endpoint:
                     conference.say(conference.hub.closed(endpoint.name))
             writer.cancel()
             await asyncio.wait([writer])
@@ -290,13 +292,16 @@ class Bridge:
 
 
 async def _write(socket: web.WebSocketResponse, outbox: asyncio.Queue[str]) -> None:
-    while True:
-        await socket.send_str(await outbox.get())
+    with suppress(ConnectionError):  # the reader hears of it, too
+        while True:
+            await socket.send_str(await outbox.get())
 
 
 async def _read(socket: web.WebSocketResponse, take: Callable[[Message], object]) -> None:
     async for frame in socket:
-        if frame.type is not WSMsgType.TEXT:
+        if frame.type is not WSMsgType.TEXT:  # binary, or too long: aiohttp has closed with 1009
+            cause = str(socket.exception() or "binary frame")
+            log.warning("A channel frame was refused", event_name="embedded_frame_refused", cause=cause)
             break
         message = parse_message(frame.data)
         if message is None:
@@ -308,8 +313,6 @@ async def _read(socket: web.WebSocketResponse, take: Callable[[Message], object]
 def _usable(remote: Transport) -> Transport:
     """The candidates that can be used without asking anybody: addresses, not names of mDNS (RFC 8828)."""
     usable = tuple(candidate for candidate in remote.candidates if _is_address(candidate.ip))
-    if not remote.fingerprints:
-        raise IceFailedError("The participant's transport has no DTLS fingerprint")
     return replace(remote, candidates=usable or (_NOWHERE,))
 
 

@@ -7,6 +7,7 @@ import ipaddress
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -55,14 +56,16 @@ class _Client:
         self.socket = socket
         self._transport = transport
         self.outbox: asyncio.Queue[str | None] = asyncio.Queue(OUTBOX)
-        self.overflowed = False
+        self._overflowed = False
 
     def put(self, frame: str | None) -> None:
-        """Send a frame after those before it."""
-        try:
+        """Send a frame after those before it; when too many wait, the connection is given up."""
+        if not self.outbox.full():
             self.outbox.put_nowait(frame)
-        except asyncio.QueueFull:
-            self.overflowed = True
+        elif not self._overflowed:
+            self._overflowed = True
+            log.warning("A client does not read", event_name="embedded_client_slow", frames=self.outbox.maxsize)
+            self.cut()
 
     def cut(self) -> None:
         """Drop the TCP connection without a closing handshake."""
@@ -71,9 +74,10 @@ class _Client:
 
     async def write(self) -> None:
         """Send what is put, until the end."""
-        while (frame := await self.outbox.get()) is not None and not self.overflowed:
-            await self.socket.send_str(frame)
-        await self.socket.close(code=WSCloseCode.OK if not self.overflowed else WSCloseCode.TRY_AGAIN_LATER)
+        with suppress(ConnectionError):  # the reader hears of it, too
+            while (frame := await self.outbox.get()) is not None:
+                await self.socket.send_str(frame)
+            await self.socket.close(code=WSCloseCode.OK)
 
 
 class EmbeddedServer:
