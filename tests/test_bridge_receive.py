@@ -101,3 +101,20 @@ def test_jitter_in_seconds() -> None:
     statistics.feed(packet(0, 0), 0.0, 90_000)
     statistics.feed(packet(1, 0), 0.016, 90_000)
     assert statistics.streams[1].jitter_seconds == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("anew", [20_000, 60_000])
+def test_a_sender_that_begins_anew_has_lost_nothing_more(anew: int) -> None:
+    statistics = ReceiveStatistics()
+    for sequence in (30_000, 30_001, 30_003, anew, anew + 1, anew + 2, anew + 4):
+        statistics.feed(packet(sequence), 0.0, 90_000)
+    stream = statistics.streams[1]
+    assert (stream.packets, stream.lost, stream.expected, stream.highest) == (7, 2, 9, anew + 4)
+
+
+def test_one_stray_packet_changes_nothing() -> None:
+    statistics = ReceiveStatistics()
+    for sequence in (1, 2, 40_000, 3, 4):
+        statistics.feed(packet(sequence), 0.0, 90_000)
+    stream = statistics.streams[1]
+    assert (stream.lost, stream.reordered, stream.highest) == (0, 0, 4)

@@ -41,10 +41,10 @@ def test_the_bytes_of_a_packet_by_hand() -> None:
 
 def test_a_long_run_is_one_chunk() -> None:
     recorder = twcc.ArrivalRecorder()
-    for sequence in range(1000):
+    for sequence in range(700):
         recorder.record(sequence, 1.0 + sequence / 1000)
     (data,) = recorder.build(1, 2, 2.0)
-    assert struct.unpack_from("!H", fci(data), 8) == (1 << 13 | 1000,)
+    assert struct.unpack_from("!H", fci(data), 8) == (1 << 13 | 700,)
     assert read(data).sender_ssrc == 1
     assert read(data).media_ssrc == 2
 
@@ -189,3 +189,18 @@ def test_the_sender_forgets_old_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     counter.feed(fed((1, None), (2, None)))
     counter.feed(fed((1, 1.0)))
     assert (counter.acked, counter.lost) == (0, 2)
+
+
+def test_feedback_after_a_long_stall_fits_datagrams() -> None:
+    recorder, counter = twcc.ArrivalRecorder(), twcc.FeedbackCounter()
+    came = [number for number in range(6000) if number % 3]
+    for number in came:
+        recorder.record(number, 1.0 + number * 0.07 if number > 5900 else 1.0)
+    packets = recorder.build(1, 2, 2.0)
+    assert len(packets) > 3
+    assert max(len(data) for data in packets) < 1200
+    for data in packets:
+        (packet,) = rtcp.parse(data)
+        assert isinstance(packet, rtcp.Feedback)
+        counter.feed(twcc.parse_feedback(packet))
+    assert counter.acked == len(came)

@@ -11,6 +11,9 @@ MAX_STREAMS = 4096
 #: The bitrate is that of the last whole second, in steps of a fifth.
 _SLOTS_PER_SECOND = 5
 _SLOTS = _SLOTS_PER_SECOND + 1
+#: Jumps that are loss, or a late packet; beyond, the sender began anew (RFC 3550 appendix A.1).
+MAX_DROPOUT = 3000
+MAX_MISORDER = 100
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class StreamStats:
     #: Highest sequence number, with its cycles (RFC 3550 appendix A.1).
     highest: int = 0
     _base: int = 0
+    _expected_anew: int = field(default=-1, repr=False)
     _transit: float | None = field(default=None, repr=False)
     _slot: int = field(default=0, repr=False)
     _slots: list[int] = field(default_factory=lambda: [0] * _SLOTS, repr=False)
@@ -73,6 +77,14 @@ class StreamStats:
             self.frames += 1
             if self.first_frame is None:
                 self.first_frame = now
+
+    def jumped(self, sequence: int) -> None:
+        """Two packets in a row from elsewhere are a sender that began anew; what was lost before stays lost."""
+        if sequence == self._expected_anew:
+            expected = self.highest - self._base + 1
+            self.highest = sequence
+            self._base = sequence - expected - 1  # both of them are expected, too
+        self._expected_anew = (sequence + 1) & 0xFFFF
 
     def _advance(self, slot: int) -> None:
         for passed in range(max(self._slot + 1, slot - _SLOTS + 1), slot + 1):
@@ -151,7 +163,9 @@ class ReceiveStatistics:
     @staticmethod
     def _out_of_order(stream: StreamStats, sequence: int) -> None:
         extended = unwrap_sequence(sequence, stream.highest)
-        if extended > stream.highest:
+        if not -MAX_MISORDER <= extended - stream.highest <= MAX_DROPOUT:
+            stream.jumped(sequence)
+        elif extended > stream.highest:
             stream.highest = extended
         elif extended < stream.highest:
             stream.reordered += 1

@@ -23,6 +23,8 @@ HISTORY = 0.5
 MAX_GAP = 4096
 #: Arrivals kept between two feedback packets; a flood beyond it is dropped and counted.
 MAX_PENDING = 8192
+#: Bytes of status chunks and deltas in one feedback packet, which has to fit a datagram.
+MAX_STATUS_BYTES = 1000
 
 _HEAD = struct.Struct("!HHL")
 _CHUNK = struct.Struct("!H")
@@ -95,8 +97,9 @@ class ArrivalRecorder:
         start = next(number for number in range(first, self._highest + 1) if number in self._arrivals)
         reference = int(self._arrivals[start] / REFERENCE)
         symbols, deltas, last = [_MISSING] * (start - first), [], reference * TICKS_PER_REFERENCE
-        number = start
-        while number <= self._highest:
+        number, size = start, 0.0
+        while number <= self._highest and size < MAX_STATUS_BYTES:
+            size += 2 / 7  # a chunk has seven symbols at worst
             arrival = self._arrivals.get(number)
             if arrival is None:
                 symbols.append(_MISSING)
@@ -107,6 +110,7 @@ class ArrivalRecorder:
                     break  # too far from the one before: another packet with its own reference time
                 symbols.append(_SMALL if 0 <= delta <= 0xFF else _LARGE)
                 deltas.append(struct.pack("!B" if 0 <= delta <= 0xFF else "!h", delta))
+                size += len(deltas[-1])
                 last = ticks
             number += 1
         head = _HEAD.pack(first & 0xFFFF, len(symbols), (reference & 0xFFFFFF) << 8 | self._number)
