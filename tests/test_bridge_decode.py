@@ -50,10 +50,11 @@ class Seen:
         return MediaSession(offer, addresses=LOOPBACK, decode="all", on_frame=self)
 
 
-async def test_a_bot_sees_and_hears_another() -> None:
+@pytest.mark.parametrize("codec", ["vp8", "h264"])
+async def test_a_bot_sees_and_hears_another(codec: str) -> None:
     seen = Seen()
     tracks = [SyntheticAudioTrack("a"), SyntheticVideoTrack("room", "a")]
-    async with call(tracks, seen.receiver) as (_, receiver, _):
+    async with call(tracks, seen.receiver, codec=codec) as (_, receiver, _):
         await until(lambda: len(seen.pictures) >= 30 and len(seen.levels) >= 50)
         picture, sound = receiver.decoded("a-v0"), receiver.decoded("a-a0")
         assert picture is not None
@@ -64,7 +65,7 @@ async def test_a_bot_sees_and_hears_another() -> None:
         assert isinstance(sound.last, AudioFrame)
         assert picture.frames >= 30
         streams = {stream.source: stream for stream in receiver.snapshot()}
-        assert set(streams) == {"a-a0", "a-v0"}
+        assert {name: stream.codec for name, stream in streams.items()} == {"a-a0": "opus", "a-v0": codec}
         assert streams["a-v0"].frames >= 30
         assert all(0 < (stream.first_frame or 0) < 10 for stream in streams.values())
         assert all(stream.bitrate > 0 for stream in streams.values())
