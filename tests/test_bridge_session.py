@@ -1,7 +1,6 @@
 """A media session against the other end of the same transport on loopback, with a recorded offer."""
 
 import asyncio
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import aioice
@@ -10,25 +9,13 @@ import pytest
 from aiortc.rtp import RtpPacket
 
 from bot.bridge import rtcp, rtp, twcc
-from bot.bridge._aiortc import TransportCcMap, TransportSequence, make_gatherer, sent_by
+from bot.bridge._aiortc import TransportCcMap, TransportSequence, audio_level, make_gatherer, sent_by
 from bot.bridge.session import MediaSession, OwnSsrcs
 from bot.bridge.transport import MediaTransport
 from bot.errors import DtlsFailedError, IceFailedError, UnsupportedMediaError
-from bot.jingle.codec import parse_jingle
-from bot.jingle.model import EXT_AUDIO_LEVEL, EXT_TRANSPORT_CC, Fingerprint, Jingle, Transport
+from bot.jingle.model import EXT_AUDIO_LEVEL, EXT_TRANSPORT_CC, Fingerprint, Jingle
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
-from tests.conftest import CAPTURES
-
-LOOPBACK = ("127.0.0.1",)
-
-
-def recorded_offer(transport: Transport) -> Jingle:
-    """The session-initiate that a real Jicofo sent, with ``transport`` in place of its bridge's."""
-    text = (CAPTURES / "probe-media-both-alice.xml").read_text()
-    start = text.rindex("<iq", 0, text.index('action="session-initiate"'))
-    element = ET.fromstring(text[start : text.index("</iq>", start) + 5])
-    offer = parse_jingle(element[0])
-    return replace(offer, contents=tuple(replace(item, transport=transport) for item in offer.contents))
+from tests.bridge_support import LOOPBACK, recorded_offer
 
 
 class Far:
@@ -248,6 +235,16 @@ async def test_what_is_used_of_aiortc_and_aioice_is_still_there() -> None:
     transport = MediaTransport("client", addresses=LOOPBACK)
     sender = aiortc.RTCRtpSender("audio", transport.dtls)
     assert sent_by(sender) == (0, 0)
-    for name in ("_handle_rtp_data", "_handle_rtcp_data", "_set_role", "_send_rtp", "_rtp_router"):
+    for name in (
+        *("_handle_rtp_data", "_handle_rtcp_data", "_recv_next", "_set_role", "_send_rtp"),
+        *("_rtp_router", "_rx_srtp", "_state"),
+    ):
         assert hasattr(transport.dtls, name), name
+    for name in ("_send_rtcp", "_send_keyframe", "_ssrc", "_rtx_ssrc", "_RTCRtpSender__rtp_header_extensions_map"):
+        assert hasattr(sender, name), name
+    connection = transport._ice._connection
+    assert transport._ice._send == transport._ice._send_on
+    assert connection.data_received == transport.dtls._datagram
+    assert aioice.ice.CONSENT_FAILURES == 4
+    assert vars(aiortc.rtcrtpsender)["rtp"].compute_audio_level_dbov is audio_level
     await transport.close()
