@@ -151,16 +151,24 @@ async def test_stanzas_that_come_with_the_handshake_are_taken_and_the_end_is_tol
     assert [local(stanza) for stanza in taken] == ["iq"]
 
 
-async def test_a_stream_that_breaks_later_ends_with_one_log_line() -> None:
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (b"<iq></message>", "not well-formed"),
+        (b"<stream:error><system-shutdown xmlns='urn:x'/></stream:error></stream:stream>", "system-shutdown"),
+        (b"</stream:stream>", "Prosody closed it"),
+    ],
+)
+async def test_a_stream_that_ends_later_is_one_log_line(end: bytes, why: str) -> None:
     with capture_logs() as logs:
-        async with server(HEADER, b"<handshake/>", b"<iq></message>") as number:
+        async with server(HEADER, b"<handshake/>", end) as number:
             port = ComponentPort("127.0.0.1", number, "focus.meet.jitsi", "secret")
             await port.connect(lambda _stanza: None)
             port.send(parse_frame("<presence/>"))
             await asyncio.wait_for(port.wait_closed(), 5)
             await port.close()
     assert [line["event_name"] for line in logs] == ["component_lost"]
-    assert "not well-formed" in logs[0]["cause"]
+    assert why in logs[0]["cause"]
 
 
 async def test_the_bridges_web_socket_stays_on_loopback() -> None:

@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from bot import events
 from bot.embedded.bridge import Endpoint
@@ -192,6 +193,9 @@ async def test_media_goes_on_while_the_bridge_is_gone_a_new_session_is_asked_for
     await stop((one, tasks[0]), (two, tasks[1]))
 
 
-async def test_a_prosody_that_stops_ends_the_component_and_its_meetings(stack: Stack, focus: Focus) -> None:
-    await stack.stop()
-    await asyncio.wait_for(focus.port.wait_closed(), 10)
+async def test_a_prosody_that_stops_ends_the_component(stack: Stack, focus: Focus) -> None:
+    with capture_logs() as logs:
+        await stack.stop()
+        await asyncio.wait_for(focus.port.wait_closed(), 10)
+        await asyncio.sleep(0)
+    assert [line["domain"] for line in logs if line["event_name"] == "component_lost"] == ["focus.meet.jitsi"]

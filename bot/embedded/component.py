@@ -86,6 +86,10 @@ def renamed(element: ET.Element, old: str, new: str) -> ET.Element:
     return copy
 
 
+def _conditions(error: ET.Element) -> str:
+    return ", ".join(child.tag.rpartition("}")[2] for child in error)
+
+
 class ComponentPort:
     """One component connection. ``connect`` returns when Prosody has taken the handshake."""
 
@@ -134,8 +138,8 @@ class ComponentPort:
                 elif element.tag == f"{{{NS_CLIENT}}}handshake":
                     return waiting
                 elif element.tag == _ERROR:
-                    names = ", ".join(child.tag.rpartition("}")[2] for child in element)
-                    raise AuthenticationError(f"Prosody refused the component {self._domain}: {names}")
+                    message = f"Prosody refused the component {self._domain}: {_conditions(element)}"
+                    raise AuthenticationError(message)
         raise ConnectionFailedError(f"Prosody closed the connection of the component {self._domain}")
 
     def _digest(self, stream_id: str) -> str:
@@ -144,14 +148,19 @@ class ComponentPort:
     async def _read(
         self, reader: asyncio.StreamReader, parser: ComponentParser, on_stanza: Callable[[ET.Element], None]
     ) -> None:
+        cause = "Prosody closed it"
         try:
             while data := await reader.read(65_536):
                 for stanza in parser.feed(data):
-                    on_stanza(stanza)
+                    if stanza.tag == _ERROR:
+                        cause = _conditions(stanza)
+                    else:
+                        on_stanza(stanza)
         except (OSError, ProtocolError) as error:
-            log.warning("Component connection lost", event_name="component_lost", cause=str(error))
+            cause = str(error)
         finally:
             self._ended.set()
+        log.warning("Component connection lost", event_name="component_lost", domain=self._domain, cause=cause)
 
     def send(self, stanza: ET.Element) -> None:
         """Send one stanza; after the end of the connection it is dropped."""
