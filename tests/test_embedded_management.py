@@ -20,7 +20,7 @@ WRAP = 1 << 32
 
 
 def management(limit: int = 10) -> StreamManagement:
-    return StreamManagement("s", ack_every=3, limit=limit)
+    return StreamManagement("s", ack_every=3, limit=limit, max_size=100)
 
 
 def test_an_acknowledgement_is_asked_for_every_few_stanzas() -> None:
@@ -61,12 +61,25 @@ def test_what_overflows_is_dropped_and_ends_the_hope_to_resume() -> None:
         managed.acknowledge(4)
 
 
+def test_long_stanzas_overflow_sooner() -> None:
+    managed = management()
+    for size in (40, 41, 42):
+        managed.record_sent("x" * size)
+    assert [len(frame) for frame in managed.unacked] == [41, 42]
+    assert not managed.resumable
+    managed.acknowledge(3)
+    managed.record_sent("x" * 100)
+    assert len(managed.unacked) == 1
+    managed.record_sent("x" * 101)
+    assert (len(managed.unacked), managed.sent) == (0, 5)
+
+
 class Managed(RuleBasedStateMachine):
     """The unacknowledged are always the last ones sent, in their order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.managed = StreamManagement("s", ack_every=2, limit=4)
+        self.managed = StreamManagement("s", ack_every=2, limit=4, max_size=10_000)
         self.waiting: deque[str] = deque(maxlen=4)
         self.count = 0
 

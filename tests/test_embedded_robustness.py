@@ -139,6 +139,25 @@ async def test_a_client_that_does_not_read_is_given_up_with_one_log_line(
         assert server.core.sessions == (jid,)
 
 
+async def test_a_client_that_does_not_read_long_stanzas_is_given_up_sooner(
+    server: EmbeddedServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with websocket(http, server) as socket:
+        await way_in(socket)
+        [jid] = server.core.sessions
+        monkeypatch.setattr(server_module, "OUTBOX_SIZE", 1000)
+        for _ in range(3):
+            server.send(parse_frame(f'<message from="meet.jitsi" to="{jid}"><body>{"x" * 800}</body></message>'))
+            assert "x" * 800 in await socket.receive_str(timeout=5)
+        with capture_logs() as logs:
+            for _ in range(2):
+                server.send(
+                    parse_frame(f'<message from="meet.jitsi" to="{jid}"><body>{"x" * 800}</body></message>')
+                )
+            await until(lambda: not server._clients)
+        assert names(logs) == ["embedded_client_slow"]
+
+
 async def test_a_request_that_the_focus_refuses_is_one_log_line(
     server: EmbeddedServer, http: aiohttp.ClientSession
 ) -> None:

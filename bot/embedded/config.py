@@ -35,7 +35,9 @@ class EmbeddedConfig:
     rooms: Mapping[str, RoomPolicy] = field(default_factory=dict)
     restrict_room_creation: bool = False
     resume_timeout: float = 60.0
+    #: Stanzas, and characters of them, that wait for an acknowledgement of a client.
     max_unacked: int = 2000
+    max_unacked_size: int = 16 * 1024 * 1024
     max_frame_bytes: int = 512 * 1024
     #: Stanzas sent before the server asks for an acknowledgement (XEP-0198 section 4).
     ack_every: int = 5

@@ -243,7 +243,10 @@ class XmppCore:
 
     def _enable(self, state: _Connection, session: Session, frame: ET.Element) -> None:
         session.management = StreamManagement(
-            new_resource(), ack_every=self.config.ack_every, limit=self.config.max_unacked
+            new_resource(),
+            ack_every=self.config.ack_every,
+            limit=self.config.max_unacked,
+            max_size=self.config.max_unacked_size,
         )
         enabled = element("enabled", NS_SM)
         if frame.get("resume") in {"true", "1"}:
@@ -304,7 +307,6 @@ class XmppCore:
             self._end_session(session)
 
     def _end_stream(self, state: _Connection) -> None:
-        state.negotiation.phase = Phase.CLOSED
         self._write(state.id, element("close", NS_FRAMING))
         self._outputs.append(Close(state.id))
 

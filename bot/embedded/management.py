@@ -14,16 +14,18 @@ class TooManyAckedError(ValueError):
 class StreamManagement:
     """Counters and unacknowledged stanzas. Counts only iq, message and presence, modulo 2^32 (section 4)."""
 
-    def __init__(self, stream_id: str, *, ack_every: int, limit: int) -> None:
+    def __init__(self, stream_id: str, *, ack_every: int, limit: int, max_size: int) -> None:
         self.id = stream_id
         #: Stanzas of the client that were handled.
         self.handled = 0
         #: Stanzas that the client has acknowledged.
         self.acknowledged = 0
-        #: False once more than ``limit`` stanzas wait: what was dropped can't be sent again.
+        #: False once more than ``limit`` stanzas or ``max_size`` characters wait: dropped ones are lost.
         self.resumable = True
         self._ack_every = ack_every
         self._limit = limit
+        self._max_size = max_size
+        self._size = 0
         self._unacked: deque[str] = deque()
         self._unrequested = 0
 
@@ -43,11 +45,12 @@ class StreamManagement:
 
     def record_sent(self, frame: str) -> bool:
         """Keep a stanza until it is acknowledged. True when an acknowledgement should be asked for now."""
-        if len(self._unacked) >= self._limit:
-            self._unacked.popleft()
+        self._unacked.append(frame)
+        self._size += len(frame)
+        while len(self._unacked) > self._limit or self._size > self._max_size:
+            self._drop()
             self.acknowledged = (self.acknowledged + 1) % _WRAP
             self.resumable = False
-        self._unacked.append(frame)
         self._unrequested += 1
         if self._unrequested < self._ack_every:
             return False
@@ -63,5 +66,8 @@ class StreamManagement:
                 return
             raise TooManyAckedError(f"acknowledged {h} of {self.sent} stanzas")
         for _ in range(count):
-            self._unacked.popleft()
+            self._drop()
         self.acknowledged = h
+
+    def _drop(self) -> None:
+        self._size -= len(self._unacked.popleft())

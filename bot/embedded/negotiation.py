@@ -37,7 +37,6 @@ class Phase(StrEnum):
     REOPENING = "reopening"
     BINDING = "binding"
     BOUND = "bound"
-    CLOSED = "closed"
 
 
 class StreamError(Exception):

@@ -181,7 +181,6 @@ class Room:
         *,
         actor: str | None = None,
         reason: str | None = None,
-        lang: str = "en",
     ) -> list[ET.Element]:
         """Take ``occupant`` out and tell everybody, himself included."""
         self.remove(occupant)
@@ -189,7 +188,7 @@ class Room:
         told = []
         for other in (*self.occupants.values(), occupant):
             attributes = {"type": "unavailable", "to": other.jid, "from": f"{self.jid}/{occupant.nick}"}
-            stanza = ET.Element(PRESENCE, {**attributes, XML_LANG: lang})
+            stanza = ET.Element(PRESENCE, {**attributes, XML_LANG: "en"})
             self._finish(stanza, occupant, other, codes, actor=actor, reason=reason)
             told.append(stanza)
         return told

@@ -24,8 +24,8 @@ from bot.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
 
-#: Frames that wait for a slow client; beyond it the connection is given up.
-OUTBOX = 5000
+#: Frames, and characters of them, that wait for a slow client; beyond it the connection is given up.
+OUTBOX, OUTBOX_SIZE = 5000, 16 * 1024 * 1024
 _PAGE = """<!doctype html>
 <title>jitsi-bot embedded server</title>
 <h1>jitsi-bot embedded server</h1>
@@ -56,15 +56,18 @@ class _Client:
         self.socket = socket
         self._transport = transport
         self.outbox: asyncio.Queue[str | None] = asyncio.Queue(OUTBOX)
+        self._size = 0
         self._overflowed = False
 
     def put(self, frame: str | None) -> None:
         """Send a frame after those before it; when too many wait, the connection is given up."""
-        if not self.outbox.full():
+        size = self._size + len(frame or "")
+        if not self.outbox.full() and size <= OUTBOX_SIZE:
+            self._size = size
             self.outbox.put_nowait(frame)
         elif not self._overflowed:
             self._overflowed = True
-            log.warning("A client does not read", event_name="embedded_client_slow", frames=self.outbox.maxsize)
+            log.warning("A client does not read", event_name="embedded_client_slow", frames=self.outbox.qsize())
             self.cut()
 
     def cut(self) -> None:
@@ -77,6 +80,7 @@ class _Client:
         with suppress(ConnectionError):  # the reader hears of it, too
             while (frame := await self.outbox.get()) is not None:
                 await self.socket.send_str(frame)
+                self._size -= len(frame)
             await self.socket.close(code=WSCloseCode.OK)
 
 
