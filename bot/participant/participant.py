@@ -20,6 +20,7 @@ from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
 from bot.participant.retry import Sleep, join_policy, resume_policy
 from bot.participant.states import FINAL, State, StateGraph
+from bot.participant.stay import Stay
 from bot.participant.timing import PhaseTimer
 from bot.xmpp.connection import ConnectionLost, XmppConfig, XmppConnection
 from bot.xmpp.keepalive import keep_alive
@@ -171,14 +172,16 @@ class Participant:
             )
             self._to(State.JOINING)
             self._conference = Conference(
-                self.config,
-                connection,
-                emit=self._emit,
-                on_phase=self._phase,
-                on_state=self._to,
-                timer=self._timer,
-                sleep=self._sleep,
-                clock=self._clock,
+                Stay(
+                    config=self.config,
+                    connection=connection,
+                    emit=self._emit,
+                    on_phase=self._phase,
+                    on_state=self._to,
+                    timer=self._timer,
+                    sleep=self._sleep,
+                    clock=self._clock,
+                )
             )
             await self._conference.join()
         except BaseException:

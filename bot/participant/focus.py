@@ -1,0 +1,295 @@
+"""The session with the focus: its offers accepted, the media held, another one asked for when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+from bot import events
+from bot.bridge.channel import BridgeChannel, Message, mapped_sources, receiver_constraints
+from bot.bridge.session import MediaSession
+from bot.errors import BotError, MediaLostError
+from bot.jingle.codec import JingleError, build_jingle, parse_jingle
+from bot.jingle.model import Action, Jingle, Media
+from bot.jingle.session import (
+    FOCUS_NICK,
+    JingleSession,
+    OfferReceived,
+    Output,
+    ReplyError,
+    ReplyResult,
+    SessionState,
+    SessionTerminated,
+    SourcesAdded,
+    SourcesRemoved,
+    TransportReplaced,
+    refuse_p2p,
+)
+from bot.participant.channel import ChannelKeeper
+from bot.participant.own import OwnMedia
+from bot.participant.restarts import MAX_IN_A_ROW, RestartBudget
+from bot.participant.sources import Change, RemoteSources
+from bot.participant.states import State
+from bot.participant.stay import Stay
+from bot.xmpp.connection import IqRequest, ssl_context
+from bot.xmpp.stanza_errors import StanzaError
+
+JINGLE = "{urn:xmpp:jingle:1}jingle"
+
+
+class FocusSession:
+    """The Jingle session of one stay, and the media of it. ``run`` does what the focus asks, one after the other.
+
+    ``on_published`` is told when our sources are signalled, ``on_idle`` when no session is held any more, and
+    ``on_lost`` when only a new join can bring media back.
+    """
+
+    def __init__(
+        self,
+        stay: Stay,
+        room_jid: str,
+        own: OwnMedia,
+        *,
+        on_published: Callable[[], None],
+        on_idle: Callable[[], None],
+        on_lost: Callable[[MediaLostError], None],
+    ) -> None:
+        self._stay = stay
+        self._room_jid = room_jid
+        self._focus = f"{room_jid}/{FOCUS_NICK}"
+        self._own = own
+        self._on_published = on_published
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._session = JingleSession(responder=stay.connection.jid)
+        self._outputs: asyncio.Queue[Output] = asyncio.Queue(1000)
+        self._sources = RemoteSources()
+        self._restarts = RestartBudget()
+        self._task: asyncio.Future[None] | None = None
+        #: The media session while there is one.
+        self.media: MediaSession | None = None
+        stay.connection.on_iq(JINGLE, self._jingle)
+
+    def __repr__(self) -> str:
+        return f"<FocusSession {self._session!r} {self.media!r}>"
+
+    @property
+    def active(self) -> bool:
+        """Whether a media session is held that the focus knows of."""
+        return self.media is not None and self._session.state is SessionState.ACTIVE
+
+    def left(self, endpoint: str) -> None:
+        """Forget the sources of an endpoint that left the room."""
+        self._report(self._sources.left(endpoint))
+
+    async def close(self) -> None:
+        """End the session without a stanza; may be called twice."""
+        self._session.end()
+        await self._end_media()
+        self._own.stop()
+
+    # --- the focus ---
+
+    def _jingle(self, request: IqRequest) -> None:
+        """Feed the session machine; what follows is done by ``run``, one output after the other."""
+        try:
+            jingle = parse_jingle(request.payload)
+        except JingleError as error:
+            raise StanzaError(error.condition, str(error), kind="modify") from error
+        # Only the room can vouch for the focus: a JID outside may call itself so, too.
+        if request.sender != self._focus:
+            self._refuse_p2p(request.sender, jingle)
+            return
+        for output in self._session.feed(jingle, self._stay.timer.total):
+            if isinstance(output, ReplyError):
+                raise StanzaError(output.condition, output.text, kind=output.type)
+            if not isinstance(output, ReplyResult):
+                self._enqueue(output)
+
+    def _enqueue(self, output: Output) -> None:
+        try:
+            self._outputs.put_nowait(output)
+        except asyncio.QueueFull:
+            raise StanzaError("resource-constraint", "too many changes at once", kind="wait") from None
+
+    def _refuse_p2p(self, sender: str, jingle: Jingle) -> None:
+        """A direct session is refused (XEP-0166 section 6.3.2): this participant speaks with the bridge only."""
+        if jingle.action != Action.SESSION_INITIATE:
+            raise StanzaError("item-not-found", f"no session {jingle.sid}")
+        self._stay.connection.ask(sender, build_jingle(refuse_p2p(jingle, responder=self._stay.connection.jid)))
+
+    async def run(self) -> None:
+        """Handle what the focus sends, until cancelled."""
+        while True:
+            await self._handle(await self._outputs.get())
+
+    async def _handle(self, output: Output) -> None:
+        match output:
+            case OfferReceived(offer):
+                await self._end_media()
+                self._report(self._sources.clear())
+                self._task = asyncio.ensure_future(self._media(offer))
+                await asyncio.sleep(0)  # it takes the offer's sources before what changes them
+            case SessionTerminated():
+                await self._end_media()
+                self._report(self._sources.clear())
+                condition = output.reason.condition if output.reason else "no reason given"
+                self._stay.emit(events.MediaEnded, cause=condition)
+                self._stay.timer.restart()
+                self._on_idle()
+            case TransportReplaced():
+                # Not taken in place: another session comes from where the bridge is now.
+                await self._end_media()
+                cause = "the focus moved the session to another bridge"
+                self._task = asyncio.ensure_future(self._media_failed("transport_replaced", cause))
+            case SourcesAdded(sources):
+                self._report(self._sources.added(sources))
+                if self.media is not None:
+                    self.media.name_sources(sources)
+            case SourcesRemoved(sources):
+                self._report(self._sources.removed(sources))
+            case _:
+                pass
+
+    def _report(self, changes: list[Change]) -> None:
+        for kind, item in changes:
+            if kind is events.RemoteSourceRemoved and self.media is not None:
+                self.media.forget_source(item.ssrc)
+            self._stay.emit(kind, **item._asdict())
+
+    # --- the media session ---
+
+    async def _media(self, offer: Jingle) -> None:
+        """Accept ``offer`` and hold the session until its transport is gone."""
+        settings = self._stay.settings
+        self._stay.on_phase("offer")
+        self._stay.on_state(State.NEGOTIATING)
+        self._report(self._sources.added(offer.sources))
+        tracks = self._own.start()
+        try:
+            media = self.media = MediaSession(
+                offer,
+                addresses=settings.ice_addresses,
+                on_phase=self._stay.on_phase,
+                on_message=self._bridge_message,
+                channel=settings.bridge_channel,
+                tls=ssl_context(settings.ca_file),
+                decode=settings.decode,
+            )
+            own = media.ssrcs.sources(self._stay.connection.endpoint_id, [track.kind for track in tracks])
+            transport = await media.gather()
+            accept = self._session.accept(
+                transport, own, {"video_codecs": (settings.video_codec,), "data": _is_sctp(media.channel)}
+            )
+            self._stay.connection.ask(self._focus, build_jingle(accept))
+            self._on_published()
+            await media.connect(tracks, video_codec=settings.video_codec, timeout=settings.media_timeout)
+        except BotError as error:
+            await self._media_failed(error.code, str(error), restart=error.retryable)
+            return
+        self._restarts.recovered()
+        self._stay.on_state(State.ACTIVE)
+        self._stay.emit(
+            events.MediaConnected,
+            channel=media.channel.name if media.channel else "none",
+            seconds=self._stay.timer.total,
+            phases=self._stay.timer.picked("offer", "ice", "dtls"),
+        )
+        await self._hold(media)
+        await self._media_failed("media_failed", "the bridge closed the transport or does not answer any more")
+
+    async def _hold(self, media: MediaSession) -> None:
+        """Keep the bridge channel open as long as the transport lives."""
+        channel = asyncio.ensure_future(self._hold_channel(media.channel)) if media.channel else None
+        try:
+            await media.wait_ended()
+        finally:
+            if channel is not None:
+                channel.cancel()
+                await asyncio.gather(channel, return_exceptions=True)
+
+    async def _hold_channel(self, channel: BridgeChannel) -> None:
+        settings = self._stay.settings
+
+        def opened(away: float) -> None:
+            """Say what we want at once: before that the bridge sends no video."""
+            if away:
+                self._stay.emit(events.BridgeChannelRecovered, channel=channel.name, seconds=away)
+            else:
+                self._stay.on_phase("channel")
+            channel.send(receiver_constraints(max_height=settings.receive_height, last_n=settings.last_n))
+
+        def lost(cause: str) -> None:
+            self._stay.emit(events.BridgeChannelDegraded, channel=channel.name, cause=cause)
+
+        keeper = ChannelKeeper(
+            channel,
+            on_open=opened,
+            on_lost=lost,
+            timeout=settings.connect_timeout,
+            sleep=self._stay.sleep,
+            clock=self._stay.clock,
+        )
+        await keeper.run()
+
+    def _bridge_message(self, message: Message) -> None:
+        match message["colibriClass"]:
+            case "DominantSpeakerEndpointChangeEvent":
+                endpoint = str(message.get("dominantSpeakerEndpoint", ""))
+                self._stay.emit(events.DominantSpeakerChanged, endpoint=endpoint)
+            case "VideoSourcesMap" | "AudioSourcesMap" as kind:
+                media: Media = "video" if kind == "VideoSourcesMap" else "audio"
+                self._report(self._sources.mapped(media, mapped_sources(message)))
+                if self.media is not None:
+                    self.media.map_sources(message)
+            case _:
+                pass  # newer bridges say more than we know
+
+    async def _media_failed(self, code: str, cause: str, *, restart: bool = True) -> None:
+        """Say it, and ask the focus for another session within its limits; beyond ours the stay is over."""
+        self._stay.emit(events.MediaFailed, code=code, cause=cause)
+        self._stay.timer.restart()
+        await self._close_media()
+        self._on_idle()
+        if self._session.state not in (SessionState.PENDING, SessionState.ACTIVE):
+            return
+        if restart:
+            await self._ask_restart(cause)
+        else:
+            stanza = self._session.terminate("connectivity-error", cause)
+            self._stay.connection.ask(self._focus, build_jingle(stanza))
+
+    async def _ask_restart(self, cause: str) -> None:
+        """End the session with a request for another one, until the focus takes it; then that is waited for."""
+        stanza: ET.Element | None = None
+        while (delay := self._restarts.ask(self._stay.clock())) is not None:
+            await self._stay.sleep(delay)
+            stanza = stanza if stanza is not None else self._restart_request(cause)
+            try:
+                await self._stay.connection.iq("set", self._focus, stanza)
+            except BotError as error:
+                self._stay.emit(events.MediaFailed, code="restart_refused", cause=str(error))
+            else:
+                return
+        self._on_lost(MediaLostError(f"No media session after {MAX_IN_A_ROW} requests: {cause}"))
+
+    def _restart_request(self, cause: str) -> ET.Element:
+        return build_jingle(self._session.terminate("connectivity-error", cause, restart=True))
+
+    async def _end_media(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._close_media()
+
+    async def _close_media(self) -> None:
+        if (media := self.media) is not None:
+            await media.close()  # whoever is cancelled here leaves the rest to who cancelled him
+            self.media = None
+            self._own.stop()
+
+
+def _is_sctp(channel: BridgeChannel | None) -> bool:
+    return channel is not None and channel.name == "sctp"

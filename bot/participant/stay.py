@@ -1,0 +1,44 @@
+"""What every part of one stay in a room works with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bot import events
+from bot.participant.config import ParticipantConfig
+from bot.participant.retry import Sleep
+from bot.participant.states import State
+from bot.participant.timing import PhaseTimer
+from bot.settings import Settings
+from bot.xmpp.connection import XmppConnection
+
+
+class Emit(Protocol):
+    """Reports one event of this participant; the participant adds who it is."""
+
+    def __call__(self, kind: type[events.Event], **fields: object) -> None:
+        """Report."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stay:
+    """One connection of one participant, and whom to tell; ``sleep`` and ``clock`` (seconds) can be injected."""
+
+    config: ParticipantConfig
+    connection: XmppConnection
+    emit: Emit
+    on_phase: Callable[[str], None]
+    on_state: Callable[[State], None]
+    timer: PhaseTimer
+    sleep: Sleep = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the process."""
+        return self.config.settings
