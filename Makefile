@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 
 .PHONY: run test lint types unit clean install
 
-# An embedded Jitsi and two bots in it, with each other's media. Ctrl-C ends it.
+# An embedded Jitsi and two bots in it, with each other's media. Ctrl-C ends it: a job of its own on the terminal (set -m),
+# so that the key reaches the bots alone and make ends as they do, with 0.
 run: $(VENV)/.app
-	@$(BIN)/jitsi-bot run --embedded
+	@if [ -t 0 ]; then set -m; $(BIN)/jitsi-bot run --embedded; else exec $(BIN)/jitsi-bot run --embedded; fi
 
 $(VENV)/.app: pyproject.toml constraints.txt
+	.ci/packages ensurepip
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
@@ -17,6 +19,7 @@ $(VENV)/.app: pyproject.toml constraints.txt
 install: $(VENV)/.dev
 
 $(VENV)/.dev: pyproject.toml constraints.txt
+	.ci/packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
