@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bot.xmpp.connection import ssl_context
+from bot.xmpp.websocket import ssl_context
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
