@@ -52,6 +52,22 @@ class _CurrentStderr(io.StringIO):
         return sys.stderr.isatty()
 
 
+def _for_people(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Leave out what a reader of a terminal knows from the message, or that says nothing; JSON lines have all."""
+    for key, nothing in (
+        ("event_name", entry.get("event_name")),
+        ("attempt", 1),
+        ("seconds", 0.0),
+        ("phases", {}),
+    ):
+        if key in entry and entry[key] == nothing:
+            del entry[key]
+    phases = entry.pop("phases", None)
+    if phases:
+        entry["phases"] = " ".join(f"{name} {seconds:.3f}" for name, seconds in phases.items())
+    return entry
+
+
 def configure(level: str = "info", form: LogFormat = "auto", stream: TextIO | None = None) -> None:
     """Set up structlog for the process: ``level`` and up to ``stream`` (stderr), as JSON or for people."""
     out = stream or _CurrentStderr()
@@ -61,13 +77,15 @@ def configure(level: str = "info", form: LogFormat = "auto", stream: TextIO | No
         if as_json
         else structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False, pad_event_to=28)
     )
+    time = structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            time,
             _mask_secrets,
             _round_floats,
+            *(() if as_json else (_for_people,)),
             structlog.processors.format_exc_info,
             renderer,
         ],

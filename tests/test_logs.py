@@ -51,3 +51,20 @@ def test_console_form_is_readable_and_auto_is_json_without_a_terminal() -> None:
     logs.configure("info", "auto", auto)
     structlog.get_logger("x").info("hello", phases={"ice": 0.123456}, other={"a": "b"})
     assert json.loads(auto.getvalue())["phases"] == {"ice": 0.1235}
+
+
+def test_a_terminal_line_is_short_and_keeps_what_the_message_does_not_say() -> None:
+    out = io.StringIO()
+    logs.configure("info", "console", out)
+    phases = {"focus": 0.0123, "muc": 0.5}
+    logs.log_event(
+        events.ConferenceJoined(room="r", participant="p", endpoint="e", occupants=3, seconds=0.6, phases=phases)
+    )
+    logs.log_event(events.TracksCreated(room="r", participant="p", count=2))
+    first, second = out.getvalue().splitlines()
+    assert "Conference joined!" in first
+    assert "phases='focus 0.012 muc 0.500'" in first
+    assert "seconds=0.6" in first
+    for text in ("event_name", "attempt", "seconds"):
+        assert text not in second
+    assert "participant=p" in second
