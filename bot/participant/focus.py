@@ -176,6 +176,7 @@ class FocusSession:
                 channel=settings.bridge_channel,
                 tls=ssl_context(settings.ca_file),
                 decode=settings.decode,
+                on_frame=self._stay.on_frame,
             )
             own = media.ssrcs.sources(self._stay.connection.endpoint_id, [track.kind for track in tracks])
             transport = await media.gather()

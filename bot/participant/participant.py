@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from bot import events
+from bot.bridge.decode import OnFrame
 from bot.errors import BotError, MediaLostError, ResumeRefusedError, RoomError
 from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
@@ -49,7 +50,8 @@ Connect = Callable[[XmppConfig, Callable[[str], None]], XmppConnection]
 class Participant:
     """A participant of one room. ``run`` is its whole life; ``stop`` ends it from outside.
 
-    ``emit`` gets every event. ``sleep`` and ``clock`` (monotonic seconds) can be injected.
+    ``emit`` gets every event, ``on_frame`` each decoded frame (the setting ``decode`` says of what). ``sleep`` and
+    ``clock`` (monotonic seconds) can be injected.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Participant:
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         connect: Connect | None = None,
+        on_frame: OnFrame | None = None,
     ) -> None:
         self.config = config
         self._emit_event = emit
         self._sleep = sleep
         self._clock = clock
         self._connect = connect or (lambda conf, on_phase: XmppConnection(conf, on_phase=on_phase))
+        self._on_frame = on_frame
         self._graph = StateGraph(clock())
         self._timer = PhaseTimer(clock)
         self._attempt = 0
@@ -181,6 +185,7 @@ class Participant:
                     timer=self._timer,
                     sleep=self._sleep,
                     clock=self._clock,
+                    on_frame=self._on_frame,
                 )
             )
             await self._conference.join()

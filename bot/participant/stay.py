@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bot import events
+from bot.bridge.decode import OnFrame
 from bot.participant.config import ParticipantConfig
 from bot.participant.retry import Sleep
 from bot.participant.states import State
@@ -37,6 +38,7 @@ class Stay:
     timer: PhaseTimer
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
+    on_frame: OnFrame | None = None
 
     @property
     def settings(self) -> Settings:
