@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bot.bridge.payloads import payload_formats
 from bot.errors import UnsupportedMediaError
 from bot.jingle.answer import UnsupportedOfferError, build_answer, bundle_transport, choose_payload_type
 from bot.jingle.codec import build_jingle, parse_jingle
@@ -17,8 +18,10 @@ from bot.jingle.model import (
     Content,
     Jingle,
     PayloadType,
+    RtcpFeedback,
     SctpMap,
     SourceMap,
+    Transport,
 )
 from tests.jingle_support import audio_video, offer, own_transport
 
@@ -55,8 +58,30 @@ def test_sender_codec_leads_and_everything_offered_is_kept() -> None:
     answer = build_answer(offered, responder=ME, transport=own_transport(), own=OWN)
     video = part(answer, "video")
     assert [item.id for item in video.payload_types] == [100, 96, 41, 107, 101, 42, 97, 99]
-    assert set(video.payload_types) == set(part(offered, "video").payload_types)
-    assert [item.id for item in part(answer, "audio").payload_types] == [111, 126]
+    assert set(video.payload_types) == {
+        replace(item, feedback=()) for item in part(offered, "video").payload_types
+    }
+    # All but the keys of telephones.
+    assert [item.id for item in part(answer, "audio").payload_types] == [111]
+
+
+def test_feedback_stands_once_for_all_payload_types() -> None:
+    answer = build_answer(offer(), responder=ME, transport=own_transport(), own=OWN)
+    assert set(part(answer, "video").feedback) == {
+        RtcpFeedback("ccm", "fir"),
+        RtcpFeedback("nack"),
+        RtcpFeedback("nack", "pli"),
+        RtcpFeedback("transport-cc"),
+    }
+    assert part(answer, "audio").feedback == (RtcpFeedback("transport-cc"),)
+    formats = payload_formats(answer)
+    assert all(
+        formats[number].nack and formats[number].pli and formats[number].fir for number in (100, 41, 107, 101)
+    )
+    assert not formats[111].nack
+    assert formats == {number: item for number, item in payload_formats(offer()).items() if number != 126} | {
+        number: replace(formats[number], nack=True, pli=True, fir=True) for number in (42, 96, 97, 99)
+    }
 
 
 def test_codecs_are_taken_in_the_order_of_the_caller() -> None:
@@ -113,15 +138,24 @@ def test_extensions_keep_the_ids_of_the_offer() -> None:
 
 def test_transport_is_active_and_sctp_only_in_the_data_content() -> None:
     answer = build_answer(offer(), responder=ME, transport=own_transport(), own=OWN)
-    for item in answer.contents:
-        assert item.transport is not None
-        assert item.transport.ufrag == "ufrg"
-        assert [fingerprint.setup for fingerprint in item.transport.fingerprints] == ["active"]
-        assert item.transport.web_socket_url is None
-        assert item.transport.sctp == (SctpMap() if item.name == "data" else None)
+    first = part(answer, "audio").transport
+    assert first is not None
+    assert first.ufrag == "ufrg"
+    assert [fingerprint.setup for fingerprint in first.fingerprints] == ["active"]
+    assert (first.web_socket_url, first.sctp) == (None, None)
+    # A bundle has one transport, and says it once (RFC 8843).
+    assert part(answer, "video").transport is None
+    assert part(answer, "data").transport == Transport(sctp=SctpMap())
+    assert bundle_transport(answer) == replace(first, sctp=SctpMap())
     passive = build_answer(offer(), responder=ME, transport=own_transport("passive"), own=OWN)
     assert passive.contents[0].transport is not None
     assert passive.contents[0].transport.fingerprints[0].setup == "passive"
+
+
+def test_without_a_bundle_each_content_has_its_transport() -> None:
+    answer = build_answer(replace(offer(), bundle=()), responder=ME, transport=own_transport(), own=OWN)
+    assert {item.transport.ufrag for item in answer.contents if item.transport} == {"ufrg"}
+    assert all(item.transport is not None for item in answer.contents)
 
 
 def test_data_is_answered_only_where_wanted_and_offered() -> None:

@@ -40,7 +40,7 @@ def payload_formats(offer: Jingle) -> dict[int, PayloadFormat]:
 
 
 def _format(content: Content, item: PayloadType) -> PayloadFormat:
-    feedback = {(entry.type, entry.subtype) for entry in item.feedback}
+    feedback = {(entry.type, entry.subtype) for entry in (*item.feedback, *content.feedback)}
     codec = item.name.lower()
     return PayloadFormat(
         id=item.id,

@@ -161,7 +161,7 @@ def _dtls_parameters(remote: Transport) -> RTCDtlsParameters:
 
 def _to_jingle(item: RTCIceCandidate, number: int) -> Candidate:
     return Candidate(
-        foundation=item.foundation,
+        foundation=item.foundation[:8],  # aioice's is a whole MD5; the same stay the same
         component=item.component,
         protocol=item.protocol,
         priority=item.priority,

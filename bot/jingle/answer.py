@@ -2,6 +2,10 @@
 
 Every id (payload types, header extensions) is the offer's. What is only received needs no decoder, so all offered
 payload types are kept unless told otherwise; what is sent is chosen by name.
+
+The answer is written short, because deployments limit what a client may send to about 10 kB/s: behind a proxy that
+passes it on in pieces of 4096 bytes, each piece waits until the one before it has had its time. So feedback stands
+once for all payload types of a content, and what a bundle has in common once in all.
 """
 
 from __future__ import annotations
@@ -73,7 +77,7 @@ def build_answer(
         sid=offer.sid,
         initiator=offer.initiator,
         responder=responder,
-        contents=tuple(_with_transport(content, offer, transport) for content in contents),
+        contents=tuple(_with_transport(content, offer, transport, contents[0].name) for content in contents),
         bundle=tuple(name for name in offer.bundle if name in {content.name for content in contents}),
         sources=_offered_only(own, offer),
     )
@@ -126,11 +130,13 @@ def _media_content(
             f"the offer's {offered.media} has none of the codecs {', '.join(codecs)} (offered: {names})",
             hint="other codecs can be set for sending, or sending be turned off",
         )
+    kept = _kept_payload_types(offered, preferred, receive_codecs)
     return replace(
         offered,
         creator="responder",
         senders="both",
-        payload_types=_kept_payload_types(offered, preferred, receive_codecs),
+        payload_types=tuple(replace(item, feedback=()) for item in kept),
+        feedback=tuple(dict.fromkeys([*offered.feedback, *(entry for item in kept for entry in item.feedback)])),
         header_extensions=tuple(item for item in offered.header_extensions if item.uri in extensions),
         rtcp_mux=True,
         maxptime=None,
@@ -142,10 +148,11 @@ def _kept_payload_types(
 ) -> tuple[PayloadType, ...]:
     """``preferred`` and its RTX, then the others in the offer's order; RTX only of what is kept."""
     wanted = None if receive_codecs is None else {name.lower() for name in receive_codecs}
+    events = "telephone-event"  # keys of telephones (RFC 4733) mean nothing here
     kept = {
         item.id
         for item in offered.payload_types
-        if item == preferred or wanted is None or item.name.lower() in wanted
+        if item == preferred or (item.name.lower() != events if wanted is None else item.name.lower() in wanted)
     }
     lead = () if preferred is None else (preferred, offered.rtx_for(preferred.id))
     first = [item for item in lead if item is not None]
@@ -161,12 +168,17 @@ def _data_content(offered: Content) -> Content:
     return replace(offered, creator="responder", senders="both", rtcp_mux=False)
 
 
-def _with_transport(content: Content, offer: Jingle, transport: Transport) -> Content:
-    """``content`` with our transport; whoever answers is never actpass (RFC 5763 section 5)."""
+def _with_transport(content: Content, offer: Jingle, transport: Transport, first: str) -> Content:
+    """``content`` with our transport; whoever answers is never actpass (RFC 5763 section 5).
+
+    The contents of a bundle have theirs by the first one (RFC 8843 section 7.1.3), but for the bridge channel.
+    """
+    sctp = bundle_transport(offer).sctp if content.media == "application" else None
+    if content.name != first and {content.name, first} <= set(offer.bundle):
+        return replace(content, transport=Transport(sctp=sctp) if sctp else None)
     fingerprints = tuple(
         replace(item, setup="active") if item.setup == "actpass" else item for item in transport.fingerprints
     )
-    sctp = bundle_transport(offer).sctp if content.media == "application" else None
     return replace(
         content, transport=replace(transport, fingerprints=fingerprints, web_socket_url=None, sctp=sctp)
     )

@@ -13,6 +13,7 @@ from bot.jingle.model import (
     Jingle,
     MediaSources,
     PayloadType,
+    RtcpFeedback,
     Source,
     SourceGroup,
     Transport,
@@ -106,6 +107,7 @@ def _add_content(parent: ET.Element, content: Content, sources: MediaSources) ->
     description = _add(element, names.RTP, "description", media=content.media, maxptime=content.maxptime)
     for payload_type in content.payload_types:
         _add_payload_type(description, payload_type)
+    _add_feedback(description, content.feedback)
     for extension in content.header_extensions:
         _add(description, names.RTP_HDREXT, "rtp-hdrext", id=extension.id, uri=extension.uri)
     if content.extmap_allow_mixed:
@@ -123,8 +125,12 @@ def _add_payload_type(parent: ET.Element, payload_type: PayloadType) -> None:
     _set(element, clockrate=payload_type.clockrate or None, channels=channels)
     for name, value in payload_type.parameters.items():
         _add(element, names.RTP, "parameter", name=name, value=value)
-    for feedback in payload_type.feedback:
-        _add(element, names.RTCP_FB, "rtcp-fb", type=feedback.type, subtype=feedback.subtype)
+    _add_feedback(element, payload_type.feedback)
+
+
+def _add_feedback(parent: ET.Element, feedback: tuple[RtcpFeedback, ...]) -> None:
+    for item in feedback:
+        _add(parent, names.RTCP_FB, "rtcp-fb", type=item.type, subtype=item.subtype)
 
 
 def _add_sources(description: ET.Element, sources: MediaSources) -> None:

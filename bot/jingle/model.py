@@ -198,6 +198,8 @@ class Content:
     transport: Transport | None = None
     #: Longest packet, in milliseconds, that the sender of this description takes (XEP-0167 section 4).
     maxptime: int | None = None
+    #: Feedback for all payload types of the content (XEP-0293 section 3), beside each one's own.
+    feedback: tuple[RtcpFeedback, ...] = ()
 
     def extension_id(self, uri: str) -> int | None:
         """Id of the header extension ``uri`` in this content, None if it is not offered."""

@@ -110,6 +110,7 @@ def _content(element: ET.Element, media: Media) -> Content:
         rtcp_mux=description.find(clark(names.RTP, "rtcp-mux")) is not None,
         transport=None if transport is None else _transport(transport),
         maxptime=optional_number(description, "maxptime", 100_000),
+        feedback=_feedback(description),
     )
 
 
@@ -119,15 +120,19 @@ def _payload_type(element: ET.Element) -> PayloadType:
         for parameter in children(element, clark(names.RTP, "parameter"))
         if (name := parameter.get("name"))
     }
-    feedback = children(element, clark(names.RTCP_FB, "rtcp-fb"))
     return PayloadType(
         id=number(element, "id", 0, 127),
         name=element.get("name", ""),
         clockrate=number(element, "clockrate", 0, names.MAX_SSRC, default=0),
         channels=number(element, "channels", 1, 255, default=1),
         parameters=MappingProxyType(parameters) if parameters else EMPTY,
-        feedback=tuple(RtcpFeedback(required(item, "type"), item.get("subtype")) for item in feedback),
+        feedback=_feedback(element),
     )
+
+
+def _feedback(element: ET.Element) -> tuple[RtcpFeedback, ...]:
+    found = children(element, clark(names.RTCP_FB, "rtcp-fb"))
+    return tuple(RtcpFeedback(required(item, "type"), item.get("subtype")) for item in found)
 
 
 # --- transport ---------------------------------------------------------------------------------------------

@@ -184,6 +184,7 @@ class FocusSession:
                 transport, own, {"video_codecs": (settings.video_codec,), "data": _is_sctp(media.channel)}
             )
             self._stay.connection.ask(self._focus, build_jingle(accept))
+            await asyncio.sleep(0)  # the accept goes first: servers that limit what we send let the second wait
             self._on_published()
             await media.connect(tracks, video_codec=settings.video_codec, timeout=settings.media_timeout)
         except BotError as error:

@@ -18,6 +18,7 @@ from slixmpp.xmlstream import ElementBase
 from slixmpp.xmlstream.matcher.base import MatcherBase
 
 from bot.xmpp import framing
+from bot.xmpp.compact import compact
 
 _BARE_STANZA = re.compile(r"^<(iq|message|presence)\b(?![^>]*\sxmlns=)")
 
@@ -78,7 +79,7 @@ class Stream(ClientXMPP):
         elif text == self.stream_footer:
             text = framing.close_frame()
         # slixmpp leaves the stream's default namespace out; a frame stands alone (RFC 7395 section 3.3.3).
-        self._write(_BARE_STANZA.sub(r'<\1 xmlns="jabber:client"', text, count=1))
+        self._write(compact(_BARE_STANZA.sub(r'<\1 xmlns="jabber:client"', text, count=1)))
 
     def begin(self, transport: Transport) -> None:
         """Open the stream over a new WebSocket."""
