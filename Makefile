@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types unit clean install
+.PHONY: run test lint types unit docs clean install
 
 # An embedded Jitsi and two bots in it, with each other's media. Ctrl-C ends it: a job of its own on the terminal (set -m),
 # so that the key reaches the bots alone and make ends as they do, with 0.
@@ -37,6 +37,10 @@ unit: install
 	$(BIN)/python -m pytest -q --cov --cov-report=term
 
 test: lint types unit
+
+docs: install
+	$(BIN)/pdoc -o build/docs bot.api bot.events bot.settings bot.errors bot.media.remote bot.media.synthetic
+	@echo build/docs/index.html
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
