@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from bot import events as contract
 from bot.bridge.decode import DecodedFrame, DecodedStream
+from bot.bridge.streams import RemoteStream
 from bot.errors import BotError
 from bot.media.remote import RemoteTrack, RemoteTracks
 from bot.participant.config import expand
@@ -104,6 +105,11 @@ class Participant:
     def tracks(self) -> Mapping[str, RemoteTrack]:
         """Remote tracks by source name; the setting ``decode`` says which of them have frames."""
         return self._tracks
+
+    @property
+    def streams(self) -> tuple[RemoteStream, ...]:
+        """What is received of each remote source: packets, loss, jitter, bit rate, first frame."""
+        return self._inner.streams
 
     # --- what happens ---
 

@@ -32,7 +32,7 @@ class Event:
     @property
     def message(self) -> str:
         """The text for people; stable for the events of the normal case."""
-        return self.text.format_map(self.as_dict())
+        return self.text.format_map({item.name: getattr(self, item.name) for item in fields(self)})
 
     def as_dict(self) -> dict[str, Any]:
         """All fields by name, without those that are None."""
@@ -201,6 +201,31 @@ class MediaStatistics(Event):
     bitrate_sent: float
     bitrate_received: float
     streams: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStatistics(Event):
+    """What has come of one remote source so far; ``jitter`` in seconds, ``bitrate`` in bit/s of the last second.
+
+    ``lost`` packets of which ``repaired`` came by retransmission; ``first_frame`` seconds after the session began.
+    """
+
+    name: ClassVar[str] = "stream_statistics"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Received {packets} packets of {media} source {source}"
+    source: str | None
+    owner: str | None
+    media: str
+    codec: str
+    packets: int
+    bytes: int
+    frames: int
+    lost: int
+    repaired: int
+    reordered: int
+    jitter: float
+    bitrate: float
+    first_frame: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

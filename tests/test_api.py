@@ -58,6 +58,7 @@ async def test_it_joins_hears_and_sees_another_and_leaves(server: EmbeddedServer
         assert (video.width, video.height) == (640, 360)
         assert isinstance(audio, AudioFrame)
         assert repr(one) == "<Participant one in room: active>"
+        assert {item.source for item in one.streams} >= {f"{two.endpoint}-v0", f"{two.endpoint}-a0"}
         track = one.tracks[f"{two.endpoint}-a0"]
     assert track.readyState == "ended"
     assert one.endpoint == ""

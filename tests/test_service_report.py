@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from bot import events
+from bot.bridge.streams import RemoteStream
 from bot.participant.config import ParticipantConfig, expand
 from bot.participant.participant import Traffic
 from bot.participant.states import State
@@ -23,6 +24,7 @@ class Still:
     config: ParticipantConfig
     traffic: Traffic
     state: State = State.ACTIVE
+    streams: tuple[RemoteStream, ...] = ()
 
 
 def moved(session: str | None = "s1", packets: int = 100, lost: int = 0) -> Traffic:
@@ -69,6 +71,35 @@ def test_only_who_holds_a_session_has_statistics_and_metrics_add_them_up() -> No
     assert 'jitsi_bot_packets_total{direction="sent"} 300.0' in text
     assert 'jitsi_bot_bytes_total{direction="received"} 600000.0' in text
     assert "jitsi_bot_packets_lost_total 7.0" in text
+
+
+def test_each_source_has_a_line_of_its_own() -> None:
+    stream = RemoteStream(
+        ssrc=7,
+        media="video",
+        codec="vp8",
+        source="a-v0",
+        owner="a",
+        video_type="camera",
+        packets=100,
+        bytes=90_000,
+        frames=50,
+        lost=3,
+        reordered=1,
+        repaired=2,
+        rtx=2,
+        jitter=0.002,
+        bitrate=500_000.0,
+        first_frame=None,
+        idle=0.01,
+    )
+    said: list[events.Event] = []
+    (config,) = expand(load(room="r"))
+    emit_statistics(Sampler(0.0).rows([Still(config, moved(), streams=(stream,))], 10.0), said.append)
+    assert isinstance(said[1], events.StreamStatistics)
+    assert said[1].message == "Received 100 packets of video source a-v0"
+    assert "first_frame" not in said[1].as_dict()
+    assert (said[1].lost, said[1].repaired, said[1].jitter) == (3, 2, 0.002)
 
 
 def shown(bots: int) -> str:

@@ -102,11 +102,6 @@ class ReceiveStatistics:
         #: Packets that are no RTP, or of streams beyond the limit.
         self.ignored = 0
 
-    @property
-    def lost(self) -> int:
-        """Packets of all streams that never came."""
-        return sum(stream.lost for stream in self.streams.values())
-
     def feed(self, data: bytes, now: float, clock_rate: int) -> StreamStats | None:
         """Count one RTP packet that came at ``now`` (seconds); ``clock_rate`` in Hz. None when it was ignored."""
         try:

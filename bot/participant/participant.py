@@ -16,6 +16,7 @@ import structlog
 
 from bot import events
 from bot.bridge.decode import OnFrame
+from bot.bridge.streams import RemoteStream
 from bot.errors import BotError, MediaLostError, ResumeRefusedError, RoomError
 from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
@@ -38,9 +39,9 @@ class Traffic:
     bytes_sent: int = 0
     packets_received: int = 0
     bytes_received: int = 0
-    #: Packets of all streams that never came.
+    #: Packets of the remote sources that never came, by retransmission either.
     lost: int = 0
-    #: Remote streams that were heard.
+    #: Remote sources that were heard.
     streams: int = 0
 
 
@@ -102,16 +103,22 @@ class Participant:
         if media is None:
             return Traffic(session=None)
         packets, octets = media.sent
-        received = media.received
+        streams = media.snapshot()
         return Traffic(
             session=media.id,
             packets_sent=packets,
             bytes_sent=octets,
-            packets_received=received.packets,
-            bytes_received=received.bytes,
-            lost=received.lost,
-            streams=len(media.snapshot()),
+            packets_received=media.received.packets,
+            bytes_received=media.received.bytes,
+            lost=sum(item.missing for item in streams),
+            streams=len(streams),
         )
+
+    @property
+    def streams(self) -> tuple[RemoteStream, ...]:
+        """What is received of each remote source in the present media session."""
+        media = self._conference.media if self._conference is not None else None
+        return media.snapshot() if media is not None else ()
 
     def stop(self) -> None:
         """Ask the participant to leave; ``run`` then returns."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bot.events import EventSink, MediaStatistics
+from bot.bridge.streams import RemoteStream
+from bot.events import EventSink, MediaStatistics, StreamStatistics
 from bot.participant.config import ParticipantConfig
 from bot.participant.participant import Traffic
 from bot.participant.states import State
@@ -31,6 +32,11 @@ class Reportable(Protocol):
         """What it has moved."""
         ...
 
+    @property
+    def streams(self) -> tuple[RemoteStream, ...]:
+        """What it receives of each remote source."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -40,6 +46,7 @@ class Row:
     state: State
     traffic: Traffic
     interval: Interval
+    streams: tuple[RemoteStream, ...]
 
 
 class Sampler:
@@ -57,25 +64,49 @@ class Sampler:
         key = f"{item.config.room}/{item.config.name}"
         meter = self._meters.setdefault(key, TrafficMeter(self._began))
         traffic = item.traffic
-        return Row(item.config, item.state, traffic, meter.feed(traffic, now))
+        return Row(item.config, item.state, traffic, meter.feed(traffic, now), item.streams)
 
 
 def emit_statistics(rows: Sequence[Row], emit: EventSink) -> None:
-    """One event for each participant that holds a media session."""
+    """One event for each participant that holds a media session, and one for each source that it receives."""
     for row in rows:
         if row.traffic.session is not None:
-            emit(
-                MediaStatistics(
-                    room=row.config.room,
-                    participant=row.config.name,
-                    seconds=row.interval.seconds,
-                    packets_sent=row.interval.packets_sent,
-                    packets_received=row.interval.packets_received,
-                    packets_lost=row.interval.lost,
-                    bytes_sent=row.interval.bytes_sent,
-                    bytes_received=row.interval.bytes_received,
-                    bitrate_sent=row.interval.bitrate_sent,
-                    bitrate_received=row.interval.bitrate_received,
-                    streams=row.traffic.streams,
-                )
-            )
+            emit(_participant_event(row))
+            for stream in row.streams:
+                emit(_stream_event(row.config, stream))
+
+
+def _participant_event(row: Row) -> MediaStatistics:
+    return MediaStatistics(
+        room=row.config.room,
+        participant=row.config.name,
+        seconds=row.interval.seconds,
+        packets_sent=row.interval.packets_sent,
+        packets_received=row.interval.packets_received,
+        packets_lost=row.interval.lost,
+        bytes_sent=row.interval.bytes_sent,
+        bytes_received=row.interval.bytes_received,
+        bitrate_sent=row.interval.bitrate_sent,
+        bitrate_received=row.interval.bitrate_received,
+        streams=row.traffic.streams,
+    )
+
+
+def _stream_event(config: ParticipantConfig, stream: RemoteStream) -> StreamStatistics:
+    return StreamStatistics(
+        room=config.room,
+        participant=config.name,
+        source=stream.source,
+        owner=stream.owner,
+        media=stream.media,
+        codec=stream.codec,
+        packets=stream.packets,
+        bytes=stream.bytes,
+        frames=stream.frames,
+        lost=stream.lost,
+        repaired=stream.repaired,
+        reordered=stream.reordered,
+        jitter=stream.jitter,
+        bitrate=stream.bitrate,
+        first_frame=stream.first_frame,
+    )

@@ -76,7 +76,9 @@ async def run_participants(settings: Settings, *, daemon: bool, console: Console
     metrics, fates = Metrics(), _Fates()
 
     def emit(event: events.Event) -> None:
-        if console is None or not isinstance(event, events.MediaStatistics):  # the table shows these
+        if console is None or not isinstance(
+            event, events.MediaStatistics | events.StreamStatistics
+        ):  # the table shows
             logs.log_event(event)
         metrics.on_event(event)
         fates.on_event(event)
