@@ -9,14 +9,17 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
+import structlog
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from bot import __version__, logs
-from bot.errors import BotError, ConfigurationError
+from bot.errors import BotError, ConfigurationError, WrongAddressError
 from bot.service import runner
 from bot.service.runner import Outcome
 from bot.settings import Settings, environment_name, load
+from bot.xmpp.address import xmpp_websocket_url
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 EXIT_CODES = {Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4}
@@ -59,8 +62,22 @@ def _load(config: Path | None, **flags: Any) -> Settings:
         _fail(error, EXIT_USAGE)
 
 
+def _check_address(settings: Settings) -> None:
+    """Refuse an address that can't be Jitsi's before anything is started."""
+    try:
+        xmpp_websocket_url(settings.ws_url, settings.room)
+    except WrongAddressError as error:
+        _fail(ConfigurationError(f"ws_url: {error.message}", hint=error.hint), EXIT_USAGE)
+
+
+def _unused(settings: Settings) -> str:
+    """A warning of settings that are given in vain; empty where there are none."""
+    names = " and ".join(settings.unused)
+    return f"{names}: not used, since [[participants]] has its own" if names else ""
+
+
 def _fail(error: BotError, code: int) -> NoReturn:
-    errors.print(f"[bold red]error:[/] {error}", highlight=False)
+    errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
     raise typer.Exit(code)
 
 
@@ -106,6 +123,8 @@ def run(
         http_port=http_port,
         embedded_port=embedded_port,
     )
+    if not embedded:
+        _check_address(settings)
     console = Console(stderr=True) if sys.stderr.isatty() and settings.log_format != "json" else None
     run_them = runner.run_embedded if embedded else runner.run_participants
     raise typer.Exit(EXIT_CODES[_run(settings, run_them(settings, daemon=daemon, console=console))])
@@ -128,6 +147,8 @@ def serve(
 
 def _run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     logs.configure(settings.log_level, settings.log_format)
+    if unused := _unused(settings):
+        structlog.get_logger(__name__).warning(unused, event_name="settings_unused")
     try:
         return asyncio.run(work)
     except ConfigurationError as error:
@@ -140,6 +161,9 @@ def _run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
 def check_config(config: Config = None) -> None:
     """Print the effective settings, without secrets, or say what is wrong with them."""
     settings = _load(config)
+    _check_address(settings)
+    if unused := _unused(settings):
+        errors.print(f"[bold yellow]warning:[/] {escape(unused)}", highlight=False)
     sys.stdout.write(json.dumps(settings.public(), indent=2) + "\n")
 
 

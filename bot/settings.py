@@ -216,6 +216,12 @@ class Settings(BaseSettings):
         """The participants to start: those of the TOML file, else ``bots`` in ``room``."""
         return self.participants or (ParticipantSpec(room=self.room, count=self.bots),)
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Settings that were given and say nothing, since ``[[participants]]`` says it."""
+        given = ("room", "bots") if self.participants else ()
+        return tuple(name for name in given if name in self.model_fields_set)
+
     def public(self) -> dict[str, Any]:
         """All settings for display, secrets masked."""
         values = self.model_dump(mode="json")

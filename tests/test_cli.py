@@ -29,6 +29,43 @@ def test_a_wrong_file_is_exit_2_and_names_the_setting(tmp_path: Path) -> None:
     assert "did you mean 'room'" in result.output
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "does not begin with ws:// or wss://"),
+        ("meet.example.com", "does not begin with ws:// or wss://"),
+        ("wss://", "names no host"),
+        ("ws://localhost:port", "can't be read"),
+        ("https://localhost:8443", "is the HTTPS web page"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check-config", "run"])
+def test_a_wrong_address_is_exit_2_and_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch, command: str, address: str, said: str
+) -> None:
+    monkeypatch.setenv("JITSI_WS_URL", address)
+    result = runner.invoke(app, [command])
+    assert result.exit_code == 2
+    assert "ws_url" in result.output
+    assert said in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("given", [{"JITSI_ROOM"}, {"JITSI_BOTS"}, {"JITSI_ROOM", "JITSI_BOTS"}, set()])
+def test_what_the_participants_of_the_file_make_useless_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: set[str]
+) -> None:
+    file = tmp_path / "bot.toml"
+    file.write_text('[[participants]]\nroom = "a"\n')
+    for name in given:
+        monkeypatch.setenv(name, "7")
+    result = runner.invoke(app, ["check-config", "--config", str(file)])
+    assert result.exit_code == 0
+    names = [name for name in ("room", "bots") if f"JITSI_{name.upper()}" in given]
+    assert ("[[participants]] has its own" in result.stderr) == bool(given)
+    assert " and ".join(names) in result.stderr
+    assert json.loads(result.stdout)["participants"][0]["room"] == "a"
+
+
 def test_a_wrong_flag_is_exit_2() -> None:
     result = runner.invoke(app, ["run", "--bots", "0"])
     assert result.exit_code == 2

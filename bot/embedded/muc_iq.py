@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import TYPE_CHECKING
+from typing import Protocol
 from xml.etree import ElementTree as ET
 
 from bot.embedded.rooms import ROLES, Occupant, Room
@@ -25,9 +25,6 @@ from bot.embedded.stanza import (
     payload_of,
 )
 
-if TYPE_CHECKING:
-    from bot.embedded.muc import MucService
-
 NS_DATA = "jabber:x:data"
 _ADMIN = f"{{{NS_MUC_ADMIN}}}query"
 _OWNER = f"{{{NS_MUC_OWNER}}}query"
@@ -39,10 +36,32 @@ OCCUPANT_ROLES = frozenset({"moderator", "participant", "visitor", "none"})
 _ROOM_INFO = "http://jabber.org/protocol/muc#roominfo"
 
 
+class Rooms(Protocol):
+    """The rooms that requests are about, and who leaves them (``MucService``)."""
+
+    rooms: dict[str, Room]
+
+    def is_service(self, jid: str) -> bool:
+        """Whether an address is the focus's own, an owner everywhere."""
+        ...
+
+    def leave(
+        self,
+        room: Room,
+        occupant: Occupant,
+        codes: tuple[str, ...] = (),
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> list[ET.Element]:
+        """Take an occupant out; returns the stanzas to route."""
+        ...
+
+
 class MucIq:
     """Answers what is asked of rooms, forwards what is asked of occupants."""
 
-    def __init__(self, service: MucService) -> None:
+    def __init__(self, service: Rooms) -> None:
         self._service = service
 
     def feed(self, stanza: ET.Element) -> list[ET.Element]:
