@@ -226,6 +226,34 @@ async def test_what_has_no_decoder_is_said_once_and_counted_only() -> None:
     await bench.decoders.close()
 
 
+async def test_probes_begin_no_stream_and_change_no_codec() -> None:
+    """Videobridge sends them with the payload types of codecs that nobody uses, too."""
+
+    def probe(format_: PayloadFormat, sequence: int) -> None:
+        data = rtp.build(payload_type=format_.id, sequence=sequence, timestamp=0, ssrc=7, padding=255)
+        bench.decoders.packet(format_, rtp.parse_header(data), data, 5.0)
+
+    bench = Bench()
+    with capture_logs() as lines:
+        probe(AV1, 1)
+        probe(VP8, 2)
+    assert lines == []
+    assert bench.decoders.get(7) is None
+    assert bench.needed == []
+    (key,), (second,) = pictures(Vp8Encoder(), 2)
+    bench.feed(VP8, 3, key, stamp=3000)
+    found = bench.decoders.get(7)
+    with capture_logs() as lines:
+        probe(AV1, 4)
+        bench.feed(VP8, 5, second, stamp=6000)
+    assert lines == []
+    assert bench.decoders.get(7) is found
+    assert found is not None
+    await until(lambda: found.frames == 2)
+    assert found.errors == 0
+    await bench.decoders.close()
+
+
 async def test_what_was_decoded_of_another_source_is_forgotten() -> None:
     bench = Bench()
     bench.feed(OPUS, 1, sound(1)[0])

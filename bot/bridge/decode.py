@@ -22,7 +22,7 @@ from av import AudioFrame, VideoFrame
 from bot.bridge.frames import EncodedFrame, FrameAssembler, Piece
 from bot.bridge.nack import MAX_AGE
 from bot.bridge.payloads import PayloadFormat
-from bot.bridge.rtp import RtpError, RtpHeader, payload
+from bot.bridge.rtp import RtpError, RtpHeader, is_padding_only, payload
 from bot.jingle.model import Media
 
 log = structlog.get_logger(__name__)
@@ -172,12 +172,13 @@ class Decoders:
         if format_.media not in self._kinds or self._closed:
             return
         job = self._jobs.get(header.ssrc)
-        if job is None or job.format.codec != format_.codec:
+        # A probe for bandwidth begins no stream and changes no codec, whatever its payload type says.
+        if not is_padding_only(data, header) and (job is None or job.format.codec != format_.codec):
             job = self._open(header.ssrc, format_)
-            if job is None:
-                return
+        if job is None:
+            return
         try:
-            piece = unpack(format_.codec, header, data)
+            piece = unpack(job.format.codec, header, data)
         except (RtpError, ValueError):
             job.stream.errors += 1
             return
