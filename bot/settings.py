@@ -156,7 +156,9 @@ class Settings(BaseSettings):
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for item in value:
-            ipaddress.ip_address(item)
+            address = ipaddress.ip_address(item)
+            if address.version == 6 and address.is_link_local:
+                raise ValueError(f"{item} is link-local: nobody beyond the link can reach it")
         return value
 
     @field_validator("codecs")

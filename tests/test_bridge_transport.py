@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import aioice.ice
+import ifaddr
 import pytest
 from aiortc import RTCIceParameters
 from structlog.testing import capture_logs
 
-from bot.bridge import rtcp, rtp
+from bot.bridge import rtcp, rtp, transport
 from bot.bridge._aiortc import LastingIceTransport
 from bot.bridge.channel import SctpBridgeChannel
 from bot.bridge.transport import MediaTransport, _from_jingle
@@ -186,20 +187,6 @@ async def test_nobody_answers_the_handshake_is_an_error_in_time() -> None:
         await far.close()
 
 
-async def test_a_wrong_password_is_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aioice.stun, "RETRY_MAX", 0)
-    monkeypatch.setattr(aioice.stun, "RETRY_RTO", 0.1)
-    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
-    try:
-        await near.gather()
-        theirs = await far.gather()
-        with pytest.raises(IceFailedError, match="No pair"):
-            await near.connect(replace(theirs, pwd="x" * 22), 5)
-    finally:
-        await near.close()
-        await far.close()
-
-
 async def test_a_send_without_a_connection_is_told_from_a_refused_one() -> None:
     near = MediaTransport("client", addresses=LOOPBACK)
     with pytest.raises(ConnectionError, match="not connected"):
@@ -236,11 +223,96 @@ async def test_an_offer_without_usable_candidates_is_a_clear_error() -> None:
         await near.gather()
         theirs = await far.gather()
         tcp = tuple(replace(item, protocol="tcp") for item in theirs.candidates)
-        with pytest.raises(IceFailedError, match="no UDP candidate"):
+        with pytest.raises(IceFailedError, match=r"no UDP candidate .* only \['tcp 127.0.0.1'\]"):
             await near.connect(replace(theirs, candidates=tcp), 5)
     finally:
         await near.close()
         await far.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Candidate("2", 1, "tcp", 9, "127.0.0.1", 443, "host", tcptype="passive"),
+        Candidate("2", 1, "ssltcp", 9, "127.0.0.1", 443, "host"),
+        Candidate("2", 1, "udp", 9, "0b5cd6d4-0d3f.local", 4000, "host"),
+        Candidate("2", 1, "udp", 9, "fe80::1", 4000, "host"),
+        Candidate("2", 2, "udp", 9, "127.0.0.1", 4000, "host"),
+        Candidate("2", 1, "udp", 9, "not an address", 4000, "host"),
+        Candidate("2", 1, "udp", 9, "127.0.0.1", 9, "unheard-of"),
+    ],
+    ids=lambda item: f"{item.protocol} {item.ip} {item.type}",
+)
+async def test_candidates_that_can_not_be_used_do_no_harm(other: Candidate) -> None:
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    try:
+        ours, theirs = await near.gather(), await far.gather()
+        offered = replace(theirs, candidates=(other, *theirs.candidates))
+        await asyncio.gather(near.connect(offered, 10), far.connect(ours, 10))
+        assert [item.ip for item in near._ice.getRemoteCandidates()] == ["127.0.0.1"]
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def test_candidates_that_come_later_are_taken() -> None:
+    """XEP-0176 section 5.7; those of another ICE session are not."""
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    try:
+        ours, theirs = await near.gather(), await far.gather()
+        nowhere = replace(theirs, candidates=(Candidate("9", 1, "udp", 1, "127.0.0.1", 9, "host"),))
+        mdns = replace(ours, candidates=())
+        connecting = asyncio.gather(near.connect(nowhere, 10), far.connect(mdns, 10))
+        await asyncio.sleep(0)
+        await near.add_candidates(replace(theirs, ufrag="other"))
+        assert [item.port for item in near._ice.getRemoteCandidates()] == [9]
+        await near.add_candidates(theirs)
+        await connecting
+        await near.add_candidates(theirs)  # again, and too late: no error
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def test_candidates_that_come_before_the_connection_are_enough() -> None:
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    try:
+        ours, theirs = await near.gather(), await far.gather()
+        await near.add_candidates(theirs)
+        await asyncio.gather(near.connect(replace(theirs, candidates=()), 10), far.connect(ours, 10))
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def test_ice_fails_soon_after_the_last_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aioice.stun, "RETRY_MAX", 0)
+    monkeypatch.setattr(aioice.stun, "RETRY_RTO", 0.05)
+    monkeypatch.setattr(transport, "TRICKLE_TIME", 0.3)
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    try:
+        await near.gather()
+        theirs = await far.gather()
+        started = time.monotonic()
+        with pytest.raises(IceFailedError, match="No pair"):
+            await near.connect(replace(theirs, pwd="x" * 22), 20)
+        assert 0.25 <= time.monotonic() - started < 10
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def test_link_local_addresses_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is loopback, unless it is asked for."""
+    ips = [
+        ifaddr.IP(("fe80::1", 0, 2), 64, "eth0"),
+        ifaddr.IP(("::1", 0, 0), 128, "lo"),
+        ifaddr.IP(("2001:db8::1", 0, 0), 64, "eth0"),
+        ifaddr.IP("192.0.2.1", 24, "eth0"),
+        ifaddr.IP("127.0.0.1", 8, "lo"),
+    ]
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda: [ifaddr.Adapter("eth0", "eth0", ips)])
+    assert aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True) == ["2001:db8::1", "192.0.2.1"]
 
 
 async def test_rtp_that_came_while_the_handshake_ended_is_not_lost() -> None:

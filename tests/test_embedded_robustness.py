@@ -15,7 +15,7 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from bot.embedded import server as server_module
-from bot.embedded.bridge import QUEUE, Bridge, Endpoint, _usable
+from bot.embedded.bridge import QUEUE, Bridge, Endpoint
 from bot.embedded.config import EmbeddedConfig
 from bot.embedded.offer import Features, bridge_sources
 from bot.embedded.owner import Alarm, Tasks
@@ -23,7 +23,7 @@ from bot.embedded.server import EmbeddedServer, focus_config
 from bot.embedded.service import FocusService
 from bot.embedded.stanza import parse_frame
 from bot.errors import ConfigurationError, DtlsFailedError, IceFailedError
-from bot.jingle.model import Candidate, MediaSources, Source, SourceMap, Transport
+from bot.jingle.model import MediaSources, Source, SourceMap, Transport
 from tests.embedded_support import AUTH, BIND, ENABLE, OPEN, condition, local
 from tests.jingle_support import own_transport
 from tests.test_embedded_focus import Stage, two_in_a_call
@@ -334,14 +334,6 @@ async def test_what_is_said_to_a_channel_that_is_not_open_is_dropped() -> None:
     endpoint.say({"colibriClass": "ServerHello"})
     assert endpoint.outbox.empty()
     await endpoint.close()
-
-
-def test_candidates_that_nobody_can_reach_without_asking_are_left_out() -> None:
-    mdns = Candidate("1", 1, "udp", 1, "0f3b.local", 5000, "host")
-    ours = own_transport()
-    assert _usable(Transport("u", "p", (mdns, *ours.candidates))).candidates == ours.candidates
-    [only] = _usable(Transport("u", "p", (mdns,))).candidates
-    assert (only.ip, only.port) == ("127.0.0.1", 9)
 
 
 async def test_orders_for_endpoints_that_are_gone_change_nothing() -> None:

@@ -85,6 +85,7 @@ def test_participants_of_the_file(tmp_path: Path) -> None:
         ({"retries": "many"}, "retries: "),
         ({"fpss": 3}, "fpss: unknown setting, did you mean 'fps'"),
         ({"ice_addresses": "nohost"}, "ice_addresses: 'nohost'"),
+        ({"ice_addresses": "fe80::1"}, "ice_addresses: fe80::1 is link-local"),
         ({"codecs": "vp8,theora"}, "codecs: unknown codec 'theora'"),
         ({"ca_file": "/none/ca.pem"}, "ca_file: no such file"),
         ({"username": "bot"}, "username needs password"),

@@ -199,6 +199,10 @@ class MediaSession:
         for track in tracks:
             await self._publish(track, "opus" if track.kind == "audio" else video_codec)
 
+    async def add_candidates(self, remote: Transport) -> None:
+        """Take candidates that came after the offer (XEP-0176 section 5.7)."""
+        await self.transport.add_candidates(remote)
+
     async def wait_ended(self) -> None:
         """Return when the transport is gone."""
         await self.transport.wait_closed()

@@ -27,6 +27,8 @@ from bot.errors import DtlsFailedError, IceFailedError
 from bot.jingle.model import Candidate, Fingerprint, Transport
 
 Role = Literal["client", "bridge"]
+#: Seconds in which further candidates may come; Jicofo sends all with the offer.
+TRICKLE_TIME = 5.0
 
 
 @lru_cache(maxsize=1)
@@ -56,6 +58,7 @@ class MediaTransport:
         self._ended = asyncio.Event()
         self.dtls.on("statechange", self._watch)
         self._closed = False
+        self._remote_ufrag: str | None = None
 
     def __repr__(self) -> str:
         return f"<MediaTransport {self._role} ice={self._ice.state} dtls={self.dtls.state}>"
@@ -82,19 +85,17 @@ class MediaTransport:
 
     async def connect(self, remote: Transport, timeout: float = 30.0) -> None:
         """Connect to ``remote``: ICE, then DTLS, each within ``timeout`` s. IceFailedError or DtlsFailedError."""
-        usable = [item for item in remote.candidates if _is_usable(item)]
-        if not usable and self._role == "bridge":
-            usable = self._placeholders()
-        if not usable:
-            raise IceFailedError("The other side offers no UDP candidate with an address")
-        for candidate in usable:
-            await self._ice.addRemoteCandidate(_from_jingle(candidate))
-        await self._ice.addRemoteCandidate(None)
+        self._remote_ufrag = remote.ufrag
+        await self._take_candidates(remote)
+        ending = asyncio.ensure_future(self._end_candidates())
         try:
             async with asyncio.timeout(timeout):
                 await self._ice.start(RTCIceParameters(usernameFragment=remote.ufrag, password=remote.pwd))
         except TimeoutError:
             raise IceFailedError(f"ICE did not connect within {timeout:g} s") from None
+        finally:
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
         if self._ice.state != "completed":
             raise IceFailedError("No pair of ICE candidates works", hint="is UDP to the bridge's port open?")
         self._on_phase("ice")
@@ -106,6 +107,31 @@ class MediaTransport:
         if self.dtls.state != "connected":
             raise DtlsFailedError("The DTLS handshake failed, or the fingerprint does not match")
         self._on_phase("dtls")
+
+    async def add_candidates(self, remote: Transport) -> None:
+        """Take further candidates of the other side (XEP-0176 section 5.7), also before ``connect``.
+
+        Those of other credentials are of another ICE session, and are left alone.
+        """
+        if remote.ufrag and self._remote_ufrag not in (None, remote.ufrag):
+            return
+        for candidate in filter(_is_usable, remote.candidates):
+            await self._ice.addRemoteCandidate(_from_jingle(candidate))
+
+    async def _take_candidates(self, remote: Transport) -> None:
+        usable = [item for item in remote.candidates if _is_usable(item)]
+        if self._role == "bridge":
+            usable = usable or self._placeholders()
+        elif not usable and not self._ice.getRemoteCandidates():
+            kinds = sorted({f"{item.protocol} {item.ip}" for item in remote.candidates})
+            raise IceFailedError(f"The bridge offers no UDP candidate with an address, only {kinds or 'nothing'}")
+        for candidate in usable:
+            await self._ice.addRemoteCandidate(_from_jingle(candidate))
+
+    async def _end_candidates(self) -> None:
+        """Say that no more come, so that ICE fails as soon as all pairs have failed (RFC 8838 section 8.2)."""
+        await asyncio.sleep(TRICKLE_TIME if self._role == "client" else 0)
+        await self._ice.addRemoteCandidate(None)
 
     def _placeholders(self) -> list[Candidate]:
         """The discard port of our own hosts, which keeps the check list open until the client's checks come.
@@ -143,14 +169,17 @@ class MediaTransport:
 
 
 def _is_usable(item: Candidate) -> bool:
-    """UDP with an address: names of mDNS (RFC 8828) are for peers in the same network, not for a bridge."""
+    """UDP with an address: names of mDNS (RFC 8828) are for peers in the same network, not for a bridge.
+
+    A link-local address says nothing without the interface that it is of (RFC 4007 section 6).
+    """
     if item.component != 1 or item.protocol.lower() != "udp":
         return False
     try:
-        ipaddress.ip_address(item.ip)
+        address = ipaddress.ip_address(item.ip)
     except ValueError:
         return False
-    return True
+    return address.version == 4 or not address.is_link_local
 
 
 def _dtls_parameters(remote: Transport) -> RTCDtlsParameters:

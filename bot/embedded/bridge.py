@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import json
 import secrets
 import time
@@ -25,7 +24,7 @@ from bot.embedded.hub import ChannelHub, Messages
 from bot.embedded.offer import AUDIO_LEVEL_ID, CLOCK_RATES, TRANSPORT_CC_ID, Features
 from bot.embedded.owner import Tasks
 from bot.embedded.speaker import SpeakerDetector
-from bot.jingle.model import Candidate, SourceMap, Transport
+from bot.jingle.model import SourceMap, Transport
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +36,6 @@ MAX_MESSAGE_BYTES = 256 * 1024
 #: What is told as the estimate of the way to a receiver, in bit/s: on loopback nothing is measured.
 BANDWIDTH = 10_000_000
 _OPUS = 111
-#: Web clients send no candidates to a bridge, which learns theirs from their checks (RFC 8445 section 7.3.1.3).
-#: This one, at the discard port, keeps the check list open until such a check comes.
-_NOWHERE = Candidate("nowhere", 1, "udp", 1, "127.0.0.1", 9, "host")
 
 
 class Endpoint:
@@ -170,7 +166,7 @@ class Bridge:
             endpoint.sctp = SctpBridgeChannel(
                 endpoint.transport.dtls, lambda message: conference.say(conference.hub.feed(name, message))
             )
-        await endpoint.transport.connect(_usable(remote), CONNECT_TIMEOUT)
+        await endpoint.transport.connect(remote, CONNECT_TIMEOUT)
         if endpoint.sctp is not None:
             await endpoint.sctp.accept()
             endpoint.tasks.spawn(self._sctp_opens(conference, endpoint), f"channel {name}")
@@ -308,17 +304,3 @@ async def _read(socket: web.WebSocketResponse, take: Callable[[Message], object]
             log.warning("A broken channel message was ignored", event_name="embedded_message_ignored")
         else:
             take(message)
-
-
-def _usable(remote: Transport) -> Transport:
-    """The candidates that can be used without asking anybody: addresses, not names of mDNS (RFC 8828)."""
-    usable = tuple(candidate for candidate in remote.candidates if _is_address(candidate.ip))
-    return replace(remote, candidates=usable or (_NOWHERE,))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -23,6 +23,7 @@ from bot.jingle.session import (
     SessionTerminated,
     SourcesAdded,
     SourcesRemoved,
+    TransportInfo,
     TransportReplaced,
     refuse_p2p,
 )
@@ -143,6 +144,10 @@ class FocusSession:
                 await self._end_media()
                 cause = "the focus moved the session to another bridge"
                 self._task = asyncio.ensure_future(self._media_failed("transport_replaced", cause))
+            case TransportInfo(jingle) if self.media is not None:
+                for content in jingle.contents:
+                    if content.transport is not None:
+                        await self.media.add_candidates(content.transport)
             case SourcesAdded(sources):
                 self._report(self._sources.added(sources))
                 if self.media is not None:
