@@ -103,6 +103,12 @@ class AuthenticationError(BotError):
     code = "auth_failed"
 
 
+class AuthExpiredError(AuthenticationError):
+    """The token has expired, and the setting holds no newer one."""
+
+    code = "auth_expired"
+
+
 class ProtocolError(BotError):
     """The other side sent what its protocol does not allow; names the stanza."""
 
@@ -130,6 +136,12 @@ class RoomRestrictedError(RoomError):
     """Only others may create the room (the focus, in docker-jitsi-meet), and it does not exist yet."""
 
     code = "room_restricted"
+
+
+class RoomAccessError(RoomError):
+    """The room does not let this participant in: its token is for another room, or none was given."""
+
+    code = "room_access"
 
 
 class RoomPasswordError(RoomError):
@@ -187,9 +199,21 @@ class JoinTimeoutError(RoomError):
 
 
 class FocusError(BotError):
-    """The focus refused the conference (not-authorized, redirect to a visitor node …)."""
+    """The focus refused the conference."""
 
     code = "focus_refused"
+
+
+class NotAuthorizedError(FocusError):
+    """Only who has logged in may open the room, and nobody has yet."""
+
+    code = "not_authorized"
+
+
+class VisitorRedirectError(FocusError):
+    """The focus sends this participant to a visitor node, which it does not follow."""
+
+    code = "visitor_redirect"
 
 
 # --- media -------------------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from bot.errors import ConfigurationError
 
 ENV_PREFIX = "JITSI_"
-SECRETS = ("password", "token", "room_password")
+#: Secrets whose ``*_FILE`` is read once, here; ``token_file`` is a setting of its own, read at each connect.
+FILE_SECRETS = ("password", "jwt_app_secret", "room_password")
+SECRETS = (*FILE_SECRETS, "token")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -78,7 +80,25 @@ class Settings(BaseSettings):
     focus_jid: str | None = Field(default=None, description="Address of the focus [default: focus.DOMAIN]")
     username: str | None = Field(default=None, description="Account name; without one the login is anonymous")
     password: SecretStr | None = Field(default=None, description="Password of the account")
+    conference_request: Literal["auto", "xmpp", "http"] = Field(
+        default="auto", description="How the focus is asked for; auto: by HTTP where XMPP has no answer"
+    )
     token: SecretStr | None = Field(default=None, description="JWT, sent as ?token= of the WebSocket")
+    token_file: Path | None = Field(default=None, description="File with the JWT, read again at each connect")
+    jwt_app_id: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("jwt_app_id", "JITSI_JWT_APP_ID", "JWT_APP_ID"),
+        description="Application id of JWTs that the bot makes itself, one for each connect",
+    )
+    jwt_app_secret: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("jwt_app_secret", "JITSI_JWT_APP_SECRET", "JWT_APP_SECRET"),
+        description="Secret that signs them (HS256)",
+    )
+    jwt_issuer: str | None = Field(default=None, description="Their iss claim [default: the application id]")
+    jwt_audience: str | None = Field(default=None, description="Their aud claim [default: the application id]")
+    jwt_subject: str | None = Field(default=None, description="Their sub claim [default: DOMAIN]")
+    jwt_lifetime: Seconds = Field(default=3600.0, description="Seconds that such a JWT counts")
     ca_file: Path | None = Field(default=None, description="PEM file of a private CA that signed the server")
     keepalive_url: str | None = Field(default=None, description="URL polled while connected [default: off]")
     keepalive_interval: Seconds = Field(default=60.0, description="Seconds between two keep-alive requests")
@@ -171,7 +191,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"unknown codec {item!r}; known are {', '.join(known)}")
         return value
 
-    @field_validator("ca_file")
+    @field_validator("ca_file", "token_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
@@ -182,6 +202,12 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.username and self.password is None:
             raise ValueError("username needs password (JITSI_PASSWORD or JITSI_PASSWORD_FILE)")
+        if (self.jwt_app_id is None) != (self.jwt_app_secret is None):
+            raise ValueError("jwt_app_id and jwt_app_secret need each other")
+        tokens = {"token": self.token, "token_file": self.token_file, "jwt_app_secret": self.jwt_app_secret}
+        given = [name for name, value in tokens.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
         if self.video != "none" and self.video_codec not in self.codecs:
             raise ValueError(f"video_codec {self.video_codec} is not among codecs {','.join(self.codecs)}")
         return self
@@ -234,7 +260,7 @@ class Settings(BaseSettings):
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """``JITSI_TOKEN_FILE`` and its like: the secret is the file's content, without the newline at its end."""
+    """``JITSI_PASSWORD_FILE`` and its like: the secret is the file's content, without the newline at its end."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Not used: all values are given at once by the call."""
@@ -243,7 +269,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for secret in SECRETS:
+        for secret in FILE_SECRETS:
             variable = f"{ENV_PREFIX}{secret.upper()}_FILE"
             path = os.environ.get(variable)
             if path:

@@ -14,7 +14,7 @@ from bot.participant.conference import FOCUS_MOMENT, FOCUS_PATIENCE
 from bot.participant.config import expand
 from bot.participant.participant import Participant
 from bot.settings import load
-from bot.xmpp.focus import ConferenceAnswer, request_conference
+from bot.xmpp.focus import ConferenceAnswer, ask_focus
 from tests.test_participant_prosody import Seen
 
 
@@ -108,9 +108,9 @@ async def test_a_focus_that_is_on_its_way_is_asked_again_soon(monkeypatch: pytes
     answers = [ConferenceAnswer(ready=False, focus_jid="focus@auth.meet.jitsi/focus")]
 
     async def first_not_ready(*words: Any, **more: Any) -> ConferenceAnswer:
-        return answers.pop() if answers else await request_conference(*words, **more)
+        return answers.pop() if answers else await ask_focus(*words, **more)
 
-    monkeypatch.setattr(conference, "request_conference", first_not_ready)
+    monkeypatch.setattr(conference, "ask_focus", first_not_ready)
     one = outside(server, seen, patience)
     task = asyncio.create_task(one.run())
     assert await asyncio.wait_for(patience.asked.get(), 10) == FOCUS_MOMENT

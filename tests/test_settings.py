@@ -54,12 +54,12 @@ def test_lists_come_from_strings_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_secrets_come_from_files_and_are_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("abc\n")
-    monkeypatch.setenv("JITSI_TOKEN_FILE", str(tmp_path / "token"))
-    found = settings.load(room_password="geheim")
-    assert found.token is not None
-    assert found.token.get_secret_value() == "abc"
-    assert found.public()["token"] == "**********"
+    (tmp_path / "secret").write_text("abc\n")
+    monkeypatch.setenv("JITSI_JWT_APP_SECRET_FILE", str(tmp_path / "secret"))
+    found = settings.load(room_password="geheim", jwt_app_id="app")
+    assert found.jwt_app_secret is not None
+    assert found.jwt_app_secret.get_secret_value() == "abc"
+    assert found.public()["jwt_app_secret"] == "**********"
     assert "geheim" not in str(found.public())
     assert found.public()["password"] is None
 
@@ -89,6 +89,9 @@ def test_participants_of_the_file(tmp_path: Path) -> None:
         ({"codecs": "vp8,theora"}, "codecs: unknown codec 'theora'"),
         ({"ca_file": "/none/ca.pem"}, "ca_file: no such file"),
         ({"username": "bot"}, "username needs password"),
+        ({"jwt_app_id": "app"}, "jwt_app_id and jwt_app_secret need each other"),
+        ({"token": "a", "jwt_app_id": "a", "jwt_app_secret": "b"}, "token and jwt_app_secret exclude each other"),
+        ({"token_file": "/none/token"}, "token_file: no such file"),
         ({"codecs": "av1"}, "video_codec vp8 is not among codecs av1"),
         ({"width": 641}, "width: "),
     ],

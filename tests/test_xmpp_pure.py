@@ -13,7 +13,6 @@ from bot.xmpp import features, framing
 from bot.xmpp.address import is_loopback, redact, xmpp_websocket_url
 from bot.xmpp.connection import _endpoint_id
 from bot.xmpp.failures import from_connect_error, from_status
-from bot.xmpp.focus import FocusUnavailableError, parse_answer
 from bot.xmpp.occupants import (
     OccupantChanged,
     OccupantJoined,
@@ -258,7 +257,7 @@ def test_an_endpoint_id_is_always_whole(local: str, expected: str | None) -> Non
         ("forbidden", errors.BannedError),
         ("registration-required", errors.MembersOnlyError),
         ("conflict", errors.NicknameConflictError),
-        ("not-allowed", errors.RoomRestrictedError),
+        ("not-allowed", errors.RoomAccessError),
         ("gone", errors.RoomError),
     ],
 )
@@ -274,6 +273,21 @@ def test_refused_joins(condition: str, error: type[errors.RoomError]) -> None:
     assert "why" in str(found)
     if isinstance(found, errors.MembersOnlyError):
         assert found.lobby == "l@lobby"
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "<text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>Room creation is restricted</text>",
+        "<room-does-not-exist xmlns='http://jitsi.org/jitmeet'/>",
+    ],
+)
+def test_a_room_that_only_others_may_create(details: str) -> None:
+    stanza = ET.fromstring(
+        "<presence xmlns='jabber:client' type='error'><error type='cancel'>"
+        f"<not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>{details}</error></presence>"
+    )
+    assert type(join_error(stanza, "r@muc")) is errors.RoomRestrictedError
 
 
 def test_stanza_errors_survive_the_wire() -> None:
@@ -303,16 +317,3 @@ def test_http_answers_in_place_of_a_websocket(status: int, error: type[errors.Bo
 def test_other_failures_to_connect() -> None:
     assert isinstance(from_connect_error(OSError("odd"), "ws://h"), errors.ConnectionFailedError)
     assert "odd" in str(from_connect_error(aiohttp.ClientError("odd"), "ws://h"))
-
-
-def test_the_focus_answer() -> None:
-    text = (
-        "<conference xmlns='http://jitsi.org/protocol/focus' focusjid='f@d' vnode='v1' "
-        "ready='true' session-id='s'>"
-        "<property name='authentication' value='false'/></conference>"
-    )
-    found = parse_answer(ET.fromstring(text))
-    assert (found.ready, found.focus_jid, found.vnode, found.session_id) == (True, "f@d", "v1", "s")
-    assert found.properties == {"authentication": "false"}
-    with pytest.raises(FocusUnavailableError):
-        parse_answer(None)

@@ -15,7 +15,7 @@ from bot.participant.own import OwnMedia
 from bot.participant.states import State
 from bot.participant.stay import Stay
 from bot.xmpp import features
-from bot.xmpp.focus import FocusUnavailableError, request_conference
+from bot.xmpp.focus import ConferenceRequest, FocusUnavailableError, ask_focus
 from bot.xmpp.occupants import (
     OccupantJoined,
     OccupantLeft,
@@ -153,15 +153,9 @@ class Conference:
     # --- joining ---
 
     async def _ask_focus(self) -> None:
-        settings = self._stay.settings
+        request = ConferenceRequest(self.room.jid, self._machine_uid, token=self._connection.token)
         try:
-            answer = await request_conference(
-                self._connection,
-                settings.focus,
-                self.room.jid,
-                machine_uid=self._machine_uid,
-                timeout=settings.connect_timeout,
-            )
+            answer = await ask_focus(self._connection, self._stay.config.focus, request)
         except FocusUnavailableError as error:
             self._focus_patience = FOCUS_PATIENCE
             self._stay.emit(events.FocusUnavailable, cause=str(error))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from bot.participant.retry import RetrySettings
 from bot.settings import ParticipantSpec, Settings
+from bot.xmpp.focus import FocusAddress, conference_url
+from bot.xmpp.token import GivenToken, MintedToken, TokenFile, TokenSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,39 @@ class ParticipantConfig:
     def room_jid(self) -> str:
         """Bare JID of the room. Rooms are lower case on the wire, as web clients write them."""
         return f"{self.room.lower()}@{self.settings.rooms_domain}"
+
+    @property
+    def focus(self) -> FocusAddress:
+        """Where the focus is asked for the room."""
+        settings = self.settings
+        return FocusAddress(
+            jid=settings.focus,
+            url=conference_url(settings.ws_url, self.room.lower()),
+            how=settings.conference_request,
+            timeout=settings.connect_timeout,
+            ca_file=settings.ca_file,
+        )
+
+    @property
+    def token(self) -> TokenSource | None:
+        """Where the token of each connect comes from."""
+        settings = self.settings
+        if settings.token is not None:
+            return GivenToken(settings.token.get_secret_value())
+        if settings.token_file is not None:
+            return TokenFile(settings.token_file)
+        if settings.jwt_app_id is None or settings.jwt_app_secret is None:
+            return None
+        return MintedToken(
+            settings.jwt_app_id,
+            settings.jwt_app_secret.get_secret_value(),
+            room=self.room.lower(),
+            subject=settings.jwt_subject or settings.domain,
+            name=self.name,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            lifetime=settings.jwt_lifetime,
+        )
 
     @property
     def retry(self) -> RetrySettings:

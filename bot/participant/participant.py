@@ -339,7 +339,7 @@ class Participant:
             room=self.config.room,
             username=settings.username,
             password=settings.password.get_secret_value() if settings.password else None,
-            token=settings.token.get_secret_value() if settings.token else None,
+            token=self.config.token,
             ca_file=settings.ca_file,
             phase_timeout=settings.connect_timeout,
             ping_interval=settings.ping_interval,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from bot.xmpp import framing
 from bot.xmpp.address import is_loopback, xmpp_websocket_url
 from bot.xmpp.stanza_errors import IqTimeoutError, StanzaError
 from bot.xmpp.stream import RequestMatcher, Stream, Transport
+from bot.xmpp.token import TokenSource, refused_token
 from bot.xmpp.websocket import ConnectionLost, FrameSocket, ssl_context
 
 __all__ = ["ConnectionLost", "IqRequest", "XmppConfig", "XmppConnection", "ssl_context"]
@@ -46,6 +48,7 @@ PING = "{urn:xmpp:ping}ping"
 #: What slixmpp says of the progress of a stream.
 _PROGRESS = (
     "auth_success",
+    "failed_auth",
     "failed_all_auth",
     "stream_negotiated",
     "session_resumed",
@@ -63,7 +66,7 @@ class XmppConfig:
     room: str = ""
     username: str | None = None
     password: str | None = None
-    token: str | None = None
+    token: TokenSource | None = None
     ca_file: Path | None = None
     phase_timeout: float = 10.0
     ping_interval: float = 10.0
@@ -104,6 +107,7 @@ class XmppConnection:
         self._on_presence: list[StanzaCallback] = []
         self._on_message: list[StanzaCallback] = []
         self._endpoint_id = ""
+        self._token: str | None = None
 
     def __repr__(self) -> str:
         return f"<XmppConnection {self.jid or 'not bound'}>"
@@ -117,6 +121,11 @@ class XmppConnection:
     def endpoint_id(self) -> str:
         """The participant's id everywhere: the first part of the bound JID's local part."""
         return self._endpoint_id
+
+    @property
+    def token(self) -> str | None:
+        """The token of the present login; the focus wants to see it, too."""
+        return self._token
 
     @property
     def resumable(self) -> bool:
@@ -133,7 +142,7 @@ class XmppConnection:
     async def connect(self) -> None:
         """Open, log in, bind. Raises an error of ``bot.errors`` and leaves nothing behind."""
         config = self._config
-        url = xmpp_websocket_url(config.url, config.room, config.token)
+        url = self._address()
         if config.password and url.startswith("ws://") and not is_loopback(urlsplit(url).hostname):
             raise TlsError("A password is not sent over plain ws://", hint="use wss:// in JITSI_WS_URL")
         name = f"{config.username}@{config.domain}" if config.username else config.domain
@@ -155,14 +164,19 @@ class XmppConnection:
         """
         if self._stream is None or not self.resumable:
             raise ResumeRefusedError("the stream can't be resumed")
-        config = self._config
         previd = str(self._stream.plugin["xep_0198"].sm_id)
         await self._socket.end()
         try:
-            await self._open(xmpp_websocket_url(config.url, config.room, config.token, previd), resume=True)
+            await self._open(self._address(previd), resume=True)
         except BaseException:
             await self._socket.end()
             raise
+
+    def _address(self, previd: str | None = None) -> str:
+        """The address with the token of now: one that was good at the first connect may be over."""
+        config = self._config
+        self._token = config.token() if config.token is not None else None
+        return xmpp_websocket_url(config.url, config.room, self._token, previd)
 
     async def _open(self, url: str, *, resume: bool) -> None:
         await self._limited(self._socket.open(url), "the WebSocket to open")
@@ -189,19 +203,27 @@ class XmppConnection:
 
     async def _negotiate(self, progress: asyncio.Queue[tuple[str, Any]], last: str, *, resume: bool) -> None:
         """Wait for the event ``last``; a refusal or the loss of the connection raises."""
+        said = ""
         while True:
             name, data = await self._next_event(progress)
             if name == last:
                 return
+            if name == "failed_auth":
+                said = str(data["text"] or data["condition"])
             if name == "failed_all_auth":
-                raise AuthenticationError(
-                    "The server refused the login",
-                    hint="JITSI_USERNAME and JITSI_PASSWORD, JITSI_TOKEN, or JITSI_ANONYMOUS_DOMAIN for guests",
-                )
+                raise self._refused_login(said)
             if name in ("sm_failed", "stream_negotiated") and resume:
                 raise ResumeRefusedError("The server does not know the stream any more")
             if name == "stream_error":
                 raise ProtocolError(f"The server ended the stream: {data['condition']} {data['text']}".rstrip())
+
+    def _refused_login(self, said: str) -> AuthenticationError:
+        if self._token is not None and self._config.token is not None and not self._config.username:
+            return refused_token(self._token, self._config.token, said, time.time())
+        return AuthenticationError(
+            f"The server refused the login{f': {said}' if said else ''}",
+            hint="JITSI_USERNAME and JITSI_PASSWORD, JITSI_TOKEN, or JITSI_ANONYMOUS_DOMAIN for guests",
+        )
 
     async def _next_event(self, progress: asyncio.Queue[tuple[str, Any]]) -> tuple[str, Any]:
         lost = self._socket.lost

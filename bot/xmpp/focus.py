@@ -1,16 +1,26 @@
-"""The conference request to the focus (Jicofo), by IQ."""
+"""The conference request to the focus (Jicofo): by IQ, or by HTTP as web clients do it where that is set up."""
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from bot.errors import BotError, FocusError
+import aiohttp
+
+from bot.errors import BotError, FocusError, NotAuthorizedError, VisitorRedirectError
 from bot.xmpp.connection import XmppConnection
 from bot.xmpp.stanza_errors import IqTimeoutError, StanzaError
+from bot.xmpp.websocket import ssl_context
 
 NS = "http://jitsi.org/protocol/focus"
+HTTP_PATH = "/conference-request/v1"
+#: Longest answer that is read.
+MAX_ANSWER = 64 * 1024
 #: Errors that say nothing about us: the focus is down, starting, or not reachable yet.
 _PASSING = frozenset(
     {
@@ -44,31 +54,139 @@ class ConferenceAnswer:
     session_id: str | None = None
 
 
-async def request_conference(
-    connection: XmppConnection,
-    focus_jid: str,
-    room_jid: str,
-    *,
-    machine_uid: str,
-    properties: Mapping[str, str] | None = None,
-    timeout: float = 10.0,
+@dataclass(frozen=True, slots=True)
+class ConferenceRequest:
+    """What is asked. ``machine_uid`` tells a machine's sessions from others'; ``token`` is the JWT of the login.
+
+    No ``visitors-version`` among ``properties``: who names one may be sent to a visitor node.
+    """
+
+    room: str
+    machine_uid: str
+    token: str | None = None
+    properties: Mapping[str, str] = field(default_factory=lambda: {"rtcstatsEnabled": "false"})
+
+    def to_xml(self) -> ET.Element:
+        """The ``<conference/>`` of an IQ."""
+        attributes = {"room": self.room, "machine-uid": self.machine_uid}
+        request = ET.Element(f"{{{NS}}}conference", attributes | ({"token": self.token} if self.token else {}))
+        for name, value in self.properties.items():
+            ET.SubElement(request, f"{{{NS}}}property", name=name, value=value)
+        return request
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of an HTTP request; the token goes into its header."""
+        return {"room": self.room, "machineUid": self.machine_uid, "properties": dict(self.properties)}
+
+
+@dataclass(frozen=True, slots=True)
+class FocusAddress:
+    """Where the focus is asked. ``how``: ``xmpp``, ``http``, or ``auto`` (HTTP where XMPP has no answer)."""
+
+    jid: str
+    url: str
+    how: Literal["auto", "xmpp", "http"] = "auto"
+    timeout: float = 10.0
+    ca_file: Path | None = None
+
+
+async def ask_focus(
+    connection: XmppConnection, address: FocusAddress, request: ConferenceRequest
 ) -> ConferenceAnswer:
     """Ask the focus to come to the room. Raises FocusError (final) or FocusUnavailableError (ask again)."""
-    request = ET.Element(f"{{{NS}}}conference", {"room": room_jid, "machine-uid": machine_uid})
-    for name, value in (properties or {"rtcstatsEnabled": "false"}).items():
-        ET.SubElement(request, f"{{{NS}}}property", name=name, value=value)
+    if address.how == "http":
+        return await request_conference_by_http(address, request)
     try:
-        answer = await connection.iq("set", focus_jid, request, timeout)
+        return await request_conference(connection, address, request)
+    except FocusUnavailableError as error:
+        if address.how == "xmpp":
+            raise
+        try:
+            return await request_conference_by_http(address, request)
+        except FocusUnavailableError:
+            raise error from None
+
+
+async def request_conference(
+    connection: XmppConnection, address: FocusAddress, request: ConferenceRequest
+) -> ConferenceAnswer:
+    """Ask by IQ."""
+    try:
+        answer = await connection.iq("set", address.jid, request.to_xml(), address.timeout)
     except IqTimeoutError as error:
         raise FocusUnavailableError(str(error)) from error
     except StanzaError as error:
-        if error.condition in _PASSING:
-            raise FocusUnavailableError(f"{focus_jid} answered {error.condition}") from error
-        raise FocusError(
-            f"The focus refused the conference: {error}",
-            hint="not-authorized asks for an account (JITSI_USERNAME) or a token (JITSI_TOKEN)",
-        ) from error
-    return parse_answer(answer)
+        raise refused(address.jid, error) from error
+    return _accepted(parse_answer(answer))
+
+
+async def request_conference_by_http(address: FocusAddress, request: ConferenceRequest) -> ConferenceAnswer:
+    """Ask by HTTP."""
+    headers = {"Authorization": f"Bearer {request.token}"} if request.token else {}
+    limit, url = aiohttp.ClientTimeout(total=address.timeout), address.url
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as http,
+            http.post(url, json=request.to_json(), headers=headers, ssl=ssl_context(address.ca_file)) as response,
+        ):
+            text = (await response.content.read(MAX_ANSWER)).decode(errors="replace")
+            status = response.status
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise FocusUnavailableError(f"{url} does not answer: {error or type(error).__name__}") from error
+    return _accepted(parse_http_answer(url, status, text))
+
+
+def conference_url(ws_url: str, room: str) -> str:
+    """Where the web container takes conference requests for ``room``, beside the WebSocket of ``ws_url``."""
+    parts = urlsplit(ws_url.strip())
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme.lower(), parts.scheme.lower())
+    return urlunsplit((scheme, parts.netloc, HTTP_PATH, urlencode({"room": room}), ""))
+
+
+def refused(focus_jid: str, error: StanzaError) -> BotError:
+    """What a stanza error of the focus means."""
+    if error.condition in _PASSING:
+        return FocusUnavailableError(f"{focus_jid} answered {error.condition}")
+    if error.condition == "not-authorized":
+        return _not_authorized(error.text)
+    return FocusError(f"The focus refused the conference: {error}")
+
+
+def _not_authorized(said: str) -> NotAuthorizedError:
+    return NotAuthorizedError(
+        f"The focus opens this room only for who has logged in{f': {said}' if said else ''}",
+        hint="an account (JITSI_USERNAME) or a token (JITSI_TOKEN), or come when somebody else has opened it",
+    )
+
+
+def _accepted(answer: ConferenceAnswer) -> ConferenceAnswer:
+    if answer.vnode is not None:
+        raise VisitorRedirectError(f"The focus redirects to the visitor node {answer.vnode} ({answer.focus_jid})")
+    return answer
+
+
+def parse_http_answer(url: str, status: int, text: str) -> ConferenceAnswer:
+    """Read an answer of the HTTP request; ``text`` is its body."""
+    if status == 403:
+        raise _not_authorized("")
+    if status == 400:
+        raise FocusError(f"The focus refused the conference: {text[:200]}")
+    try:
+        found = json.loads(text) if status == 200 else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "ready" not in found:
+        raise FocusUnavailableError(f"{url} answered HTTP {status} without a conference")
+    properties = found.get("properties")
+    return ConferenceAnswer(
+        ready=found["ready"] is True,
+        focus_jid=str(found.get("focusJid", "")),
+        properties={str(key): str(value) for key, value in properties.items()}
+        if isinstance(properties, dict)
+        else {},
+        vnode=str(found["vnode"]) if found.get("vnode") else None,
+        session_id=str(found["sessionId"]) if found.get("sessionId") else None,
+    )
 
 
 def parse_answer(answer: ET.Element | None) -> ConferenceAnswer:

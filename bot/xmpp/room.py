@@ -13,13 +13,14 @@ from bot.errors import (
     JoinTimeoutError,
     MembersOnlyError,
     NicknameConflictError,
+    RoomAccessError,
     RoomError,
     RoomFullError,
     RoomPasswordError,
     RoomRestrictedError,
 )
 from bot.xmpp.connection import XmppConnection
-from bot.xmpp.framing import NS_CLIENT
+from bot.xmpp.framing import NS_CLIENT, split_tag
 from bot.xmpp.occupants import OccupantTable, RoomEvent, SelfJoined, SelfLeft
 from bot.xmpp.stanza_errors import StanzaError
 
@@ -33,8 +34,15 @@ _JOIN_ERRORS: Mapping[str, tuple[type[RoomError], str, str | None]] = {
     "resource-constraint": (RoomFullError, "The room {room} is full", None),
     "forbidden": (BannedError, "Banned from the room {room}", None),
     "conflict": (NicknameConflictError, "The endpoint id is taken in {room}", None),
-    "not-allowed": (RoomRestrictedError, "The room {room} can't be created or joined by this participant", None),
+    "not-allowed": (
+        RoomAccessError,
+        "The room {room} does not let this participant in",
+        "JITSI_TOKEN or the jwt_* settings: a token for this room and domain",
+    ),
 }
+#: Prosody's text for who may not create the room, and Jitsi's element for who finds none.
+_RESTRICTED = "Room creation is restricted"
+_NO_ROOM = "room-does-not-exist"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,9 @@ def join_error(presence: ET.Element, room: str) -> RoomError:
     if error.condition == "registration-required":
         lobby = next((item.text for item in error.details if item.tag.endswith("}lobbyroom")), None)
         return MembersOnlyError(f"The room {room} admits members only{said}", lobby=lobby)
+    names = {split_tag(item.tag)[1] for item in error.details}
+    if error.condition == "not-allowed" and (error.text == _RESTRICTED or _NO_ROOM in names):
+        return RoomRestrictedError(f"The room {room} does not exist, and only others may create it{said}")
     if error.condition not in _JOIN_ERRORS:
         return RoomError(f"The room {room} refused the join: {error}")
     kind, text, hint = _JOIN_ERRORS[error.condition]
