@@ -112,7 +112,8 @@ class Replay:
         self.nick = (bound.findtext("{*}bind/{*}jid") or "")[:8]
         self.others: dict[str, int] = {}
         # The second web client was not asked for its features: Jicofo knew them from the first one.
-        self.features = _features(self.frames) or _features(dialogue("web-client-0-xmpp"))
+        own = _features(self.frames)
+        self.features = own if own is not None else _features(dialogue("web-client-0-xmpp"))
 
     @property
     def ours(self) -> list[ET.Element]:

@@ -15,6 +15,7 @@ from bot.participant.config import expand
 from bot.participant.participant import Participant
 from bot.settings import load
 from bot.xmpp.focus import ConferenceAnswer, ask_focus
+from bot.xmpp.room import Room
 from tests.test_participant_prosody import Seen
 
 
@@ -119,4 +120,27 @@ async def test_a_focus_that_is_on_its_way_is_asked_again_soon(monkeypatch: pytes
     assert "focus_unavailable" not in seen.names()
     one.stop()
     await asyncio.wait_for(task, 10)
+    await server.stop()
+
+
+async def test_a_connection_lost_while_the_room_is_entered_is_known_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, seen, patience = EmbeddedServer(port=0), Seen(), Patience()
+    await server.start()
+    entering = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        entering.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Room, "join", never)
+    one = outside(server, seen, patience)
+    task = asyncio.create_task(one.run())
+    await asyncio.wait_for(entering.wait(), 10)
+    server.drop_connections()
+    assert await asyncio.wait_for(patience.asked.get(), 5) == 1.0
+    assert seen.names().count("connection_attempt_failed") == 1
+    one.stop()
+    await asyncio.wait_for(task, 5)
     await server.stop()

@@ -108,7 +108,7 @@ async def test_an_account_resumes_and_nobody_sees_it_leave(tmp_path: Path) -> No
         tasks = [asyncio.create_task(two.run())]
         await other.wait("local_tracks_created")
         tasks.append(asyncio.create_task(one.run()))
-        await other.wait("participant_joined")
+        await seen.wait("local_tracks_created")
         await stack.stop_nginx()
         await seen.wait("connection_degraded")
         await stack.start_nginx()

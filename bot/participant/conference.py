@@ -8,7 +8,7 @@ from typing import Any
 
 from bot import events
 from bot.bridge.session import MediaSession
-from bot.errors import BotError, ConnectionFailedError, RoomError, RoomRestrictedError
+from bot.errors import BotError, RoomError, RoomRestrictedError
 from bot.jingle.session import FOCUS_NICK
 from bot.participant.focus import FocusSession
 from bot.participant.own import OwnMedia
@@ -69,7 +69,7 @@ class Conference:
         """Ask for the focus, enter the room, make the tracks. A focus that is away is waited for."""
         while not await self._enter():
             self._stay.on_state(State.WAITING_FOR_FOCUS)
-            await self._wait_outside()
+            await self._stay.sleep(self._focus_patience)
         self.joined = True
         self._stay.on_phase("muc")
         focus = self.room.occupants.focus
@@ -98,19 +98,6 @@ class Conference:
                 raise
             return False
         return True
-
-    async def _wait_outside(self) -> None:
-        """Wait before the focus is asked again. Raises ConnectionFailedError when the connection is lost."""
-        lost = asyncio.ensure_future(self._connection.wait_lost())
-        rest = asyncio.ensure_future(self._stay.sleep(self._focus_patience))
-        try:
-            await asyncio.wait({lost, rest}, return_when=asyncio.FIRST_COMPLETED)
-            if lost.done():
-                raise ConnectionFailedError(f"The connection was lost: {lost.result().reason}")
-        finally:
-            lost.cancel()
-            rest.cancel()
-            await asyncio.gather(lost, rest, return_exceptions=True)
 
     async def run(self) -> None:
         """Stand in the room; asks for the focus again while it is away. Raises the error that ends it."""

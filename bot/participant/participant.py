@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import structlog
 from bot import events
 from bot.bridge.decode import OnFrame
 from bot.bridge.streams import RemoteStream
-from bot.errors import BotError, MediaLostError, ResumeRefusedError, RoomError
+from bot.errors import BotError, ConnectionFailedError, MediaLostError, ResumeRefusedError, RoomError
 from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
 from bot.participant.retry import Sleep, join_policy, resume_policy
@@ -195,7 +195,7 @@ class Participant:
                     on_frame=self._on_frame,
                 )
             )
-            await self._conference.join()
+            await _unless_lost(connection, self._conference.join())
         except BaseException:
             await self._drop()
             raise
@@ -344,6 +344,18 @@ class Participant:
             phase_timeout=settings.connect_timeout,
             ping_interval=settings.ping_interval,
         )
+
+
+async def _unless_lost(connection: XmppConnection, work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work``; raises ConnectionFailedError as soon as the connection is lost, whatever is waited for."""
+    task, lost = asyncio.ensure_future(work), asyncio.ensure_future(connection.wait_lost())
+    try:
+        await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ConnectionFailedError(f"The connection was lost: {lost.result().reason}")
+        task.result()
+    finally:
+        await _end_tasks(task, lost)
 
 
 def _media_lost(removed: asyncio.Future[None]) -> ConnectionLost:
