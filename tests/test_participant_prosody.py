@@ -194,11 +194,20 @@ async def test_the_command_leaves_on_sigterm_and_exits_0(stack: Stack) -> None:
     assert text.count('"clean": true') == 2
 
 
-async def test_the_command_exits_3_when_nobody_could_join() -> None:
+@pytest.mark.parametrize(
+    ("url", "code", "said"),
+    [
+        ("wss://localhost:8443", 2, b"8000"),
+        (f"ws://127.0.0.1:{free_port()}", 3, b"Nothing listens"),
+    ],
+)
+async def test_the_command_exits_by_what_was_wrong(url: str, code: int, said: bytes) -> None:
+    environment = {**os.environ, "JITSI_RETRIES": "0"}
+    words = ("-m", "bot", "run", "--url", url)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot", "run", "--url", "wss://localhost:8443", stderr=asyncio.subprocess.PIPE
+        sys.executable, *words, stderr=asyncio.subprocess.PIPE, env=environment
     )
     async with asyncio.timeout(30):
         _, text = await process.communicate()
-    assert process.returncode == 3
-    assert b"8000" in text
+    assert process.returncode == code
+    assert said in text
