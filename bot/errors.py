@@ -250,6 +250,12 @@ class BridgeChannelError(MediaError):
     code = "bridge_channel_failed"
 
 
+class BridgeMessageError(MediaError):
+    """A message to other participants can't be sent now: no channel, too many, too large, or no JSON."""
+
+    code = "bridge_message_refused"
+
+
 class UnsupportedMediaError(MediaError):
     """The offer holds nothing that this participant can send with its settings (codec, bridge channel …)."""
 

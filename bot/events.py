@@ -6,7 +6,7 @@ carry this same name and these same fields. ``message`` is the text for people.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -187,7 +187,10 @@ class MediaFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaStatistics(Event):
-    """What went each way in the last ``seconds``; bit rates in bit/s, ``streams`` is what was heard so far."""
+    """What went each way in the last ``seconds``; bit rates in bit/s, ``streams`` is what was heard so far.
+
+    ``bandwidth`` is the bridge's estimate of the way to us in bit/s, None before it has told one.
+    """
 
     name: ClassVar[str] = "media_statistics"
     text: ClassVar[str] = (
@@ -201,6 +204,7 @@ class MediaStatistics(Event):
     bitrate_sent: float
     bitrate_received: float
     streams: int
+    bandwidth: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +243,7 @@ class RemoteSourceAdded(Event):
     media: str
     ssrc: int
     owner: str | None = None
+    video_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +257,7 @@ class RemoteSourceRemoved(Event):
     media: str
     ssrc: int
     owner: str | None = None
+    video_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,12 +283,51 @@ class ParticipantLeft(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DominantSpeakerChanged(Event):
-    """The bridge names another dominant speaker."""
+    """The bridge names another dominant speaker; ``previous`` spoke before, the latest first.
+
+    With ``silence`` nobody speaks now, and ``endpoint`` was the last one.
+    """
 
     name: ClassVar[str] = "dominant_speaker_changed"
     level: ClassVar[str] = "debug"
     text: ClassVar[str] = "Dominant speaker is {endpoint}"
     endpoint: str
+    previous: Sequence[str] = ()
+    silence: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardedSourcesChanged(Event):
+    """The bridge sends us other video sources: what ``entered`` comes now, what is ``gone`` does not any more."""
+
+    name: ClassVar[str] = "forwarded_sources_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "The bridge forwards {sources}"
+    sources: Sequence[str]
+    entered: Sequence[str] = ()
+    gone: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointConnectivityChanged(Event):
+    """The bridge hears an endpoint again, or does not any more."""
+
+    name: ClassVar[str] = "endpoint_connectivity_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "The bridge's connection to {endpoint} is active: {active}"
+    endpoint: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointMessageReceived(Event):
+    """Another participant sent a message over the bridge, to us or to all."""
+
+    name: ClassVar[str] = "endpoint_message"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Message of {endpoint}"
+    endpoint: str
+    payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,6 +135,24 @@ class Settings(BaseSettings):
     )
     receive_height: int = Field(default=360, ge=0, le=4320, description="Tallest picture asked of the bridge")
     last_n: int = Field(default=-1, ge=-1, description="Most video sources asked of the bridge; -1 = all")
+    layout: Literal["tile", "stage", "audio-only", "custom"] = Field(
+        default="tile",
+        description="What to look at, as a web client does: tiles (lower the more there are), a stage with "
+        "thumbnails, no pictures, or everybody in receive_height",
+    )
+    stage_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Sources or endpoints on the stage, or speaker for whoever speaks [default: speaker]",
+    )
+    selected_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Sources or endpoints that the bridge serves before the others"
+    )
+    assumed_bandwidth: int = Field(
+        default=-1,
+        ge=-1,
+        description="Bit/s that the bridge takes for the way to us, where it allows that; -1 = its own estimate",
+    )
+    receive_audio: bool = Field(default=True, description="Whether the bridge sends sound")
     decode: Literal["none", "audio", "video", "all"] = Field(
         default="none",
         description="What of the received media is decoded (opus, VP8, H.264); it is counted anyhow",
@@ -164,7 +182,7 @@ class Settings(BaseSettings):
         default="auto", description="Log form; auto = console on a terminal, else JSON"
     )
 
-    @field_validator("codecs", "ice_addresses", mode="before")
+    @field_validator("codecs", "ice_addresses", "stage_sources", "selected_sources", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Take ``a, b`` as well as a list: environment variables are strings."""

@@ -1,11 +1,11 @@
 """Bridge messages: the recorded ones are read, broken ones are not believed."""
 
-import json
 import re
 
 import pytest
 
-from bot.bridge.channel import mapped_sources, parse_message, receiver_constraints
+from bot.bridge.channel import parse_message
+from bot.bridge.streams import mapped_names
 from tests.conftest import CAPTURES
 
 
@@ -16,22 +16,20 @@ def test_every_recorded_message_is_read() -> None:
     assert len(messages) > 5
     assert all(message is not None for message in messages)
     maps = [message for message in messages if message and message["colibriClass"] == "VideoSourcesMap"]
-    ((name, owner, ssrc),) = mapped_sources(maps[0])
-    assert name == f"{owner}-v0"
-    assert ssrc > 0
+    (named,) = mapped_names(maps[0])
+    assert named.name == f"{named.owner}-v0"
+    assert named.ssrc > 0
 
 
-@pytest.mark.parametrize("data", ["", "[]", "{}", '{"colibriClass": 1}', "{", "[" * 100_000, b"\xff\xfe"])
+#: Python reads all of these.
+NUMBERS = [
+    f'{{"colibriClass": "ConnectionStats", "estimatedDownlinkBandwidth": {number}}}'
+    for number in ("NaN", "Infinity", "-Infinity", "1e999", "1" * 5000)
+]
+
+
+@pytest.mark.parametrize(
+    "data", ["", "[]", "{}", '{"colibriClass": 1}', "{", "[" * 100_000, b"\xff\xfe", *NUMBERS]
+)
 def test_what_is_no_message_is_refused(data: str | bytes) -> None:
     assert parse_message(data) is None
-
-
-def test_broken_maps_give_what_is_whole() -> None:
-    assert mapped_sources({"colibriClass": "VideoSourcesMap"}) == []
-    entries = [None, {"ssrc": "x"}, {"ssrc": -1}, {"ssrc": 7, "source": "a-v0", "owner": "a"}]
-    assert mapped_sources({"mappedSources": entries}) == [("a-v0", "a", 7)]
-
-
-def test_constraints_are_plain_json() -> None:
-    found = json.loads(json.dumps(receiver_constraints(max_height=720, last_n=2)))
-    assert (found["lastN"], found["defaultConstraints"]) == (2, {"maxHeight": 720})

@@ -265,7 +265,7 @@ async def test_broken_json_is_one_log_line_and_the_channel_lives(
         with capture_logs() as logs:
             await socket.send_str(text)
             await socket.send_str('{"colibriClass": "SomethingNew", "x": [1, 2]}')
-            await socket.send_str('{"colibriClass": "ReceiverVideoConstraints", "lastN": {}, "constraints": NaN}')
+            await socket.send_str('{"colibriClass": "ReceiverVideoConstraints", "lastN": {}, "constraints": 7}')
             await socket.send_str('{"colibriClass": "ClientHello"}')
             assert (await socket.receive_json(timeout=5)) == {"colibriClass": "ServerHello"}
     assert names(logs) == ["embedded_message_ignored"]

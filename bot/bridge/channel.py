@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
@@ -152,7 +153,7 @@ def deliver(data: str | bytes, sink: MessageSink) -> None:
 def parse_message(data: str | bytes) -> Message | None:
     """Read one message; None for what is no JSON object with a ``colibriClass``."""
     try:
-        message = json.loads(data)
+        message = json.loads(data, parse_constant=_refused, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     if not isinstance(message, dict) or not isinstance(message.get("colibriClass"), str):
@@ -160,21 +161,13 @@ def parse_message(data: str | bytes) -> Message | None:
     return message
 
 
-def receiver_constraints(*, max_height: int, last_n: int) -> Message:
-    """What we want to receive: up to ``last_n`` video sources (-1 all), each up to ``max_height`` pixels tall."""
-    return {
-        "colibriClass": "ReceiverVideoConstraints",
-        "lastN": last_n,
-        "assumedBandwidthBps": -1,
-        "defaultConstraints": {"maxHeight": max_height},
-    }
+def _refused(constant: str) -> float:
+    """NaN and Infinity are no JSON (RFC 8259 section 6), though Python reads them."""
+    raise ValueError(f"{constant} is no JSON")
 
 
-def mapped_sources(message: Message) -> list[tuple[str, str, int]]:
-    """Name, owner and SSRC of each source of a VideoSourcesMap or AudioSourcesMap; broken ones are left out."""
-    entries = message.get("mappedSources")
-    return [
-        (str(entry.get("source", "")), str(entry.get("owner", "")), int(entry["ssrc"]))
-        for entry in (entries if isinstance(entries, list) else ())
-        if isinstance(entry, dict) and isinstance(entry.get("ssrc"), int) and entry["ssrc"] > 0
-    ]
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value

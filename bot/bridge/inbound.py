@@ -11,6 +11,7 @@ from bot.bridge.payloads import VIDEO_CLOCK, PayloadFormat
 from bot.bridge.receive import ReceiveStatistics
 from bot.bridge.rtp import RtpError, RtpHeader, is_padding_only, parse_header, unwrap_rtx
 from bot.bridge.streams import NamedSource, RemoteSources, RemoteStream
+from bot.jingle.model import Media
 
 
 class InboundMedia:
@@ -37,9 +38,14 @@ class InboundMedia:
         self._wake = wake
         self._round_trip = round_trip
         self._nacks: dict[int, NackTracker] = {}
+        #: The trackers that have something to ask for: of hundreds of streams few lose packets at a time.
+        self._holes: dict[int, NackTracker] = {}
         self._key_frames = KeyFrameRequests()
         self._fir_numbers: dict[int, int] = {}
         self.statistics = ReceiveStatistics()
+        self.statistics.on_retired = self._retired
+        #: Bytes of whole packets by media, probes left out.
+        self.bytes: dict[Media, int] = {"audio": 0, "video": 0}
         self.sources = RemoteSources(started)
         self.decoders = Decoders(decode, on_frame=on_frame, need_key_frame=self._need_key_frame, wake=wake)
         #: Padding-only packets on RTX payload types: the bridge's probes for bandwidth.
@@ -69,8 +75,10 @@ class InboundMedia:
             self._retransmission(data, header, known.apt, now)
             return
         if not empty:
+            self.bytes[known.media] += len(data)
             self.sources.received(stats, known)
-        if known.nack and self._tracker(header.ssrc).received(header.sequence, now):
+        if known.nack and (tracker := self._tracker(header.ssrc)).received(header.sequence, now):
+            self._holes[header.ssrc] = tracker
             self._wake()
         if self.decoders.active:
             self.decoders.packet(known, header, data, now)
@@ -119,7 +127,16 @@ class InboundMedia:
         for ssrc in gone:
             self.decoders.forget(ssrc)
             self._key_frames.forget(ssrc)
-            self._nacks.pop(ssrc, None)
+            self._drop_tracker(ssrc)
+
+    def _retired(self, ssrcs: Iterable[int]) -> None:
+        self.sources.retire(ssrcs)
+        for ssrc in ssrcs:
+            self._drop_tracker(ssrc)
+
+    def _drop_tracker(self, ssrc: int) -> None:
+        self._nacks.pop(ssrc, None)
+        self._holes.pop(ssrc, None)
 
     def snapshot(self, now: float) -> tuple[RemoteStream, ...]:
         """What was received of each source."""
@@ -143,18 +160,19 @@ class InboundMedia:
         self.decoders.expire(now)
         round_trip = self._round_trip() or DEFAULT_ROUND_TRIP
         packets = []
-        for ssrc, tracker in self._nacks.items():
-            if tracker.missing:
-                lost = tracker.due(now, round_trip)
-                packets += [
-                    rtcp.nack(self._ssrc, ssrc, lost[start : start + MAX_IN_PACKET])
-                    for start in range(0, len(lost), MAX_IN_PACKET)
-                ]
+        for ssrc, tracker in list(self._holes.items()):
+            lost = tracker.due(now, round_trip)
+            if not tracker.missing:
+                del self._holes[ssrc]
+            packets += [
+                rtcp.nack(self._ssrc, ssrc, lost[start : start + MAX_IN_PACKET])
+                for start in range(0, len(lost), MAX_IN_PACKET)
+            ]
         return packets + [self._key_frame_request(ssrc) for ssrc in self._key_frames.due(now)]
 
     def next_deadline(self) -> float:
         """When ``due`` is to be called; infinity when nothing is open."""
-        gaps = [tracker.next_deadline() for tracker in self._nacks.values() if tracker.missing]
+        gaps = [tracker.next_deadline() for tracker in self._holes.values()]
         return min(self._key_frames.next_deadline(), self.decoders.next_deadline(), *gaps)
 
     def _need_key_frame(self, ssrc: int, needed: bool) -> None:

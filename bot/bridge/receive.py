@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bot.bridge.rtp import RtpError, RtpHeader, is_padding_only, parse_header, unwrap_sequence
 
 #: A room of 500 with simulcast and RTX stays below; what is beyond is counted together.
 MAX_STREAMS = 4096
+#: Where there are so many, those that were silent for this long make room for new ones (seconds): whoever stands
+#: in a room for days hears many come and go.
+SILENT_FOR = 60.0
+_RETRY_ROOM = 1.0
 #: The bitrate is that of the last whole second, in steps of a fifth.
 _SLOTS_PER_SECOND = 5
 _SLOTS = _SLOTS_PER_SECOND + 1
@@ -101,6 +106,11 @@ class ReceiveStatistics:
         self.bytes = 0
         #: Packets that are no RTP, or of streams beyond the limit.
         self.ignored = 0
+        #: When the last packet came, None before the first.
+        self.last: float | None = None
+        #: Hears of streams that made room for others.
+        self.on_retired: Callable[[Sequence[int]], None] = lambda _: None
+        self._retire_at = 0.0
 
     def feed(self, data: bytes, now: float, clock_rate: int) -> StreamStats | None:
         """Count one RTP packet that came at ``now`` (seconds); ``clock_rate`` in Hz. None when it was ignored."""
@@ -132,6 +142,7 @@ class ReceiveStatistics:
                 return None
         self.packets += 1
         self.bytes += size
+        self.last = now
         stream.packets += 1
         stream.last = now
         sequence = header.sequence
@@ -147,13 +158,24 @@ class ReceiveStatistics:
         return stream
 
     def _new(self, header: RtpHeader, now: float, clock_rate: int) -> StreamStats | None:
-        if len(self.streams) >= MAX_STREAMS:
+        if len(self.streams) >= MAX_STREAMS and not self._make_room(now):
             self.ignored += 1
             return None
         stream = StreamStats(header.ssrc, header.payload_type, now, now, clock_rate)
         stream._base = stream.highest = header.sequence
         self.streams[header.ssrc] = stream
         return stream
+
+    def _make_room(self, now: float) -> bool:
+        """Retire what is silent; all are looked through for that, once a second at most."""
+        if now < self._retire_at:
+            return False
+        self._retire_at = now + _RETRY_ROOM
+        silent = [ssrc for ssrc, stream in self.streams.items() if now - stream.last >= SILENT_FOR]
+        for ssrc in silent:
+            del self.streams[ssrc]
+        self.on_retired(silent)
+        return bool(silent)
 
     @staticmethod
     def _out_of_order(stream: StreamStats, sequence: int) -> None:

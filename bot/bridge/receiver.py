@@ -38,11 +38,11 @@ class ReceiverReports:
 
     def blocks(self, now: float) -> list[rtcp.ReportBlock]:
         """One block for each stream heard lately; each call begins a new interval."""
-        return [
-            self._block(stream, now)
-            for stream in self._statistics.streams.values()
-            if now - stream.last < SILENT_AFTER
-        ]
+        streams = self._statistics.streams
+        if len(self._prior) > len(streams):  # some were retired
+            self._prior = {ssrc: prior for ssrc, prior in self._prior.items() if ssrc in streams}
+            self._sender_reports = {ssrc: item for ssrc, item in self._sender_reports.items() if ssrc in streams}
+        return [self._block(stream, now) for stream in streams.values() if now - stream.last < SILENT_AFTER]
 
     def _block(self, stream: StreamStats, now: float) -> rtcp.ReportBlock:
         prior_expected, prior_packets = self._prior.get(stream.ssrc, (0, 0))

@@ -6,7 +6,7 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from aiortc import RTCRtpSender
@@ -18,8 +18,9 @@ from aiortc.rtcrtpparameters import (
     RTCRtpSendParameters,
 )
 
+from bot.bridge import rtcp
 from bot.bridge._aiortc import make_sender, sent_by
-from bot.bridge.channel import BridgeChannel, Kind, Message, MessageSink, SctpBridgeChannel, pick_channel
+from bot.bridge.channel import BridgeChannel, Kind, MessageSink, SctpBridgeChannel, pick_channel
 from bot.bridge.decode import Decode, DecodedStream, OnFrame
 from bot.bridge.inbound import InboundMedia
 from bot.bridge.payloads import payload_formats
@@ -27,8 +28,9 @@ from bot.bridge.receive import ReceiveStatistics
 from bot.bridge.receiver import MediaFeedback
 from bot.bridge.roundtrip import RoundTrips
 from bot.bridge.rtp import RtpError, parse_header
-from bot.bridge.streams import RemoteStream, jingle_names, mapped_names
+from bot.bridge.streams import NamedSource, RemoteStream, jingle_names
 from bot.bridge.transport import MediaTransport
+from bot.bridge.twcc import FeedbackCounter, parse_feedback
 from bot.bridge.websocket import WebSocketBridgeChannel
 from bot.errors import UnsupportedMediaError
 from bot.jingle.answer import bundle_transport
@@ -47,6 +49,7 @@ from bot.jingle.model import (
     Transport,
 )
 
+_MEDIA: tuple[Media, ...] = ("audio", "video")
 _SENT_EXTENSIONS = (EXT_AUDIO_LEVEL, EXT_ABS_SEND_TIME, EXT_TRANSPORT_CC)
 
 
@@ -76,6 +79,22 @@ class OwnSsrcs:
             if "video" in kinds
             else MediaSources(),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaTotals:
+    """Running totals of a session: bytes of media each way, packets and their loss, the round trip in seconds."""
+
+    audio_sent: int = 0
+    video_sent: int = 0
+    audio_received: int = 0
+    video_received: int = 0
+    #: Of our packets, as the bridge's transport-wide-cc feedback says.
+    sent_acked: int = 0
+    sent_lost: int = 0
+    received: int = 0
+    received_lost: int = 0
+    round_trip: float | None = None
 
 
 class MediaSession:
@@ -110,6 +129,7 @@ class MediaSession:
         self.transport.dtls.on_rtcp = self._received_rtcp
         self.ssrcs = OwnSsrcs.choose()
         self._round_trips = RoundTrips()
+        self._uplink = FeedbackCounter()
         self.inbound = InboundMedia(
             formats,
             ssrc=self.ssrcs.audio,
@@ -158,6 +178,22 @@ class MediaSession:
         counts = [sent_by(sender) for sender in self._senders]
         return sum(packets for packets, _ in counts), sum(octets for _, octets in counts)
 
+    def totals(self) -> MediaTotals:
+        """What went each way so far."""
+        sent = {media: sum(sent_by(item)[1] for item in self._senders if item.kind == media) for media in _MEDIA}
+        octets = self.inbound.bytes
+        return MediaTotals(
+            audio_sent=sent["audio"],
+            video_sent=sent["video"],
+            audio_received=octets["audio"],
+            video_received=octets["video"],
+            sent_acked=self._uplink.acked,
+            sent_lost=self._uplink.lost,
+            received=self.received.packets,
+            received_lost=sum(stream.missing for stream in self.snapshot()),
+            round_trip=self.round_trip,
+        )
+
     @property
     def received(self) -> ReceiveStatistics:
         """Statistics of every SSRC, RTX and unknown payload types included."""
@@ -172,9 +208,9 @@ class MediaSession:
         """Take the sources of a session-initiate or source-add."""
         self.inbound.name(jingle_names(sources))
 
-    def map_sources(self, message: Message) -> None:
-        """Take a VideoSourcesMap or AudioSourcesMap of the bridge, which puts sources on SSRCs as it likes."""
-        self.inbound.name(mapped_names(message))
+    def map_sources(self, sources: Iterable[NamedSource]) -> None:
+        """Take what a map of the bridge says, which puts sources on SSRCs as it likes."""
+        self.inbound.name(sources)
 
     def forget_source(self, ssrc: int) -> None:
         """Drop a source that was removed, or whose owner left."""
@@ -261,6 +297,14 @@ class MediaSession:
         now = self._clock()
         for packet in self.feedback.rtcp(data):
             self._round_trips.feed(packet, now)
+            self._count_feedback(packet)
+
+    def _count_feedback(self, packet: rtcp.Packet) -> None:
+        if isinstance(packet, rtcp.Feedback) and (packet.kind, packet.fmt) == (rtcp.RTPFB, rtcp.FMT_TRANSPORT_CC):
+            try:
+                self._uplink.feed(parse_feedback(packet))
+            except rtcp.RtcpError:
+                self.feedback.malformed += 1
 
 
 def _send_parameters(content: Content, offered: PayloadType, cname: str) -> RTCRtpSendParameters:

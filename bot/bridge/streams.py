@@ -169,6 +169,7 @@ class RemoteSources:
     def __init__(self, started: float) -> None:
         self._started = started
         self._names: dict[int, NamedSource] = {}
+        self._by_name: dict[str, dict[int, None]] = {}
         self._repairs: dict[int, int] = {}
         self._sources: dict[int, RemoteSource] = {}
 
@@ -176,8 +177,10 @@ class RemoteSources:
         """Take names; returns the SSRCs that carry another source from now on."""
         moved = []
         for item in named:
-            before = self._names.pop(item.ssrc, None)
+            before = self._unname(item.ssrc)
             self._names[item.ssrc] = item
+            if item.name is not None:
+                self._by_name.setdefault(item.name, {})[item.ssrc] = None
             if before is not None and before.rtx is not None and self._repairs.get(before.rtx) == item.ssrc:
                 del self._repairs[before.rtx]
             if item.rtx is not None:
@@ -193,12 +196,27 @@ class RemoteSources:
     def forget(self, ssrcs: Iterable[int]) -> None:
         """Drop the names of sources that are gone; if their SSRCs come again, they are counted from there."""
         for ssrc in ssrcs:
-            named = self._names.pop(ssrc, None)
+            named = self._unname(ssrc)
             if named is not None and named.rtx is not None:
                 self._repairs.pop(named.rtx, None)
-            if ssrc in self._sources:
-                self._sources[ssrc].begin_anew()
-                self._sources[ssrc].gone = True
+            source = self._sources.get(ssrc)
+            if source is not None:
+                source.begin_anew()
+                source.gone = True
+
+    def retire(self, ssrcs: Iterable[int]) -> None:
+        """Drop what was received on SSRCs that are silent for long; their names stay."""
+        for ssrc in ssrcs:
+            self._sources.pop(ssrc, None)
+
+    def _unname(self, ssrc: int) -> NamedSource | None:
+        named = self._names.pop(ssrc, None)
+        if named is not None and named.name is not None:
+            mine = self._by_name[named.name]
+            del mine[ssrc]
+            if not mine:
+                del self._by_name[named.name]
+        return named
 
     def named(self, ssrc: int) -> NamedSource | None:
         """What signalling says of ``ssrc``."""
@@ -222,7 +240,7 @@ class RemoteSources:
 
     def ssrc_of(self, name: str) -> int | None:
         """The SSRC that carries the source ``name``; the one received last where there are several."""
-        found = [ssrc for ssrc, item in self._names.items() if item.name == name]
+        found = self._by_name.get(name, {})
         heard = [ssrc for ssrc in found if ssrc in self._sources]
         return max(heard or found, key=self._last, default=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from bot import events
@@ -12,6 +13,7 @@ from bot.errors import BotError, RoomError, RoomRestrictedError
 from bot.jingle.session import FOCUS_NICK
 from bot.participant.focus import FocusSession
 from bot.participant.own import OwnMedia
+from bot.participant.sources import SourceState
 from bot.participant.states import State
 from bot.participant.stay import Stay
 from bot.xmpp import features
@@ -64,6 +66,16 @@ class Conference:
     def media(self) -> MediaSession | None:
         """The media session while there is one."""
         return self.session.media
+
+    @property
+    def remote_sources(self) -> Mapping[str, SourceState]:
+        """Every remote source by its name: whose it is, whether it is muted, and what was received of it."""
+        presence = {item.endpoint: item.sources for item in self.room.occupants.others}
+        return self.session.remote_sources(presence)
+
+    def set_layout(self, **changes: Any) -> None:
+        """Look at something else, now and in later sessions: fields of :class:`bot.participant.layout.Layout`."""
+        self.session.bridge.set_layout(**changes)
 
     async def join(self) -> None:
         """Ask for the focus, enter the room, make the tracks. A focus that is away is waited for."""
@@ -176,9 +188,11 @@ class Conference:
                 self._focus_moved()
             case OccupantJoined(occupant):
                 self._count_from_now()
+                self.session.bridge.occupants(self.room.occupants.count)
                 self._stay.emit(events.ParticipantJoined, endpoint=occupant.endpoint, nick=occupant.nick)
             case OccupantLeft(occupant):
                 self.session.left(occupant.endpoint)
+                self.session.bridge.occupants(self.room.occupants.count)
                 self._stay.emit(events.ParticipantLeft, endpoint=occupant.endpoint)
             case SelfLeft(error):
                 self._end(error or RoomError("The room ended our stay without a reason"))
@@ -191,7 +205,7 @@ class Conference:
 
     def _count_from_now(self) -> None:
         """Let the phases of a media session begin: whoever was alone has had none to wait for."""
-        if self.joined and self.media is None and len(self.room.occupants.others) == 1:
+        if self.joined and self.media is None and self.room.occupants.count == 1:
             self._stay.timer.restart()
 
     def _focus_moved(self) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bot import events
-from bot.bridge.channel import BridgeChannel, Message, mapped_sources, receiver_constraints
+from bot.bridge.channel import BridgeChannel
+from bot.bridge.messages import SourcesMapped
 from bot.bridge.session import MediaSession
 from bot.errors import BotError, MediaLostError
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
-from bot.jingle.model import Action, Jingle, Media
+from bot.jingle.model import Action, Jingle
 from bot.jingle.session import (
     FOCUS_NICK,
     JingleSession,
@@ -27,10 +28,10 @@ from bot.jingle.session import (
     TransportReplaced,
     refuse_p2p,
 )
-from bot.participant.channel import ChannelKeeper
+from bot.participant.bridge import BridgeDialogue
 from bot.participant.own import OwnMedia
 from bot.participant.restarts import MAX_IN_A_ROW, RestartBudget
-from bot.participant.sources import Change, RemoteSources
+from bot.participant.sources import Change, RemoteSources, SourceState
 from bot.participant.states import State
 from bot.participant.stay import Stay
 from bot.xmpp.connection import IqRequest, ssl_context
@@ -68,6 +69,8 @@ class FocusSession:
         self._sources = RemoteSources()
         self._restarts = RestartBudget()
         self._task: asyncio.Future[None] | None = None
+        #: The talk with the bridge.
+        self.bridge = BridgeDialogue(stay, own, self._sources, on_map=self._mapped)
         #: The media session while there is one.
         self.media: MediaSession | None = None
         stay.connection.on_iq(JINGLE, self._jingle)
@@ -81,8 +84,13 @@ class FocusSession:
         return self.media is not None and self._session.state is SessionState.ACTIVE
 
     def left(self, endpoint: str) -> None:
-        """Forget the sources of an endpoint that left the room."""
+        """Forget an endpoint that left the room, and its sources."""
+        self.bridge.left(endpoint)
         self._report(self._sources.left(endpoint))
+
+    def remote_sources(self, presence: Mapping[str, Mapping[str, object]]) -> Mapping[str, SourceState]:
+        """The remote sources by name; ``presence`` has the SourceInfo of each endpoint."""
+        return self._sources.states(self.media.snapshot() if self.media is not None else (), presence)
 
     async def close(self) -> None:
         """End the session without a stanza; may be called twice."""
@@ -162,6 +170,13 @@ class FocusSession:
             if kind is events.RemoteSourceRemoved and self.media is not None:
                 self.media.forget_source(item.ssrc)
             self._stay.emit(kind, **item._asdict())
+        if changes:
+            self.bridge.sources_changed()
+
+    def _mapped(self, told: SourcesMapped) -> None:
+        self._report(self._sources.mapped(told.media, told.sources))
+        if self.media is not None:
+            self.media.map_sources(told.sources)
 
     # --- the media session ---
 
@@ -177,7 +192,7 @@ class FocusSession:
                 offer,
                 addresses=settings.ice_addresses,
                 on_phase=self._stay.on_phase,
-                on_message=self._bridge_message,
+                on_message=self.bridge.take,
                 channel=settings.bridge_channel,
                 tls=ssl_context(settings.ca_file),
                 decode=settings.decode,
@@ -208,50 +223,12 @@ class FocusSession:
 
     async def _hold(self, media: MediaSession) -> None:
         """Keep the bridge channel open as long as the transport lives."""
-        channel = asyncio.ensure_future(self._hold_channel(media.channel)) if media.channel else None
+        channel = asyncio.ensure_future(self.bridge.hold(media))
         try:
             await media.wait_ended()
         finally:
-            if channel is not None:
-                channel.cancel()
-                await asyncio.gather(channel, return_exceptions=True)
-
-    async def _hold_channel(self, channel: BridgeChannel) -> None:
-        settings = self._stay.settings
-
-        def opened(away: float) -> None:
-            """Say what we want at once: before that the bridge sends no video."""
-            if away:
-                self._stay.emit(events.BridgeChannelRecovered, channel=channel.name, seconds=away)
-            else:
-                self._stay.on_phase("channel")
-            channel.send(receiver_constraints(max_height=settings.receive_height, last_n=settings.last_n))
-
-        def lost(cause: str) -> None:
-            self._stay.emit(events.BridgeChannelDegraded, channel=channel.name, cause=cause)
-
-        keeper = ChannelKeeper(
-            channel,
-            on_open=opened,
-            on_lost=lost,
-            timeout=settings.connect_timeout,
-            sleep=self._stay.sleep,
-            clock=self._stay.clock,
-        )
-        await keeper.run()
-
-    def _bridge_message(self, message: Message) -> None:
-        match message["colibriClass"]:
-            case "DominantSpeakerEndpointChangeEvent":
-                endpoint = str(message.get("dominantSpeakerEndpoint", ""))
-                self._stay.emit(events.DominantSpeakerChanged, endpoint=endpoint)
-            case "VideoSourcesMap" | "AudioSourcesMap" as kind:
-                media: Media = "video" if kind == "VideoSourcesMap" else "audio"
-                self._report(self._sources.mapped(media, mapped_sources(message)))
-                if self.media is not None:
-                    self.media.map_sources(message)
-            case _:
-                pass  # newer bridges say more than we know
+            channel.cancel()
+            await asyncio.gather(channel, return_exceptions=True)
 
     async def _media_failed(self, code: str, cause: str, *, restart: bool = True) -> None:
         """Say it, and ask the focus for another session within its limits; beyond ours the stay is over."""
@@ -295,6 +272,7 @@ class FocusSession:
         if (media := self.media) is not None:
             await media.close()  # whoever is cancelled here leaves the rest to who cancelled him
             self.media = None
+            self.bridge.ended()
             self._own.stop()
 
 

@@ -43,6 +43,8 @@ class Traffic:
     lost: int = 0
     #: Remote sources that were heard.
     streams: int = 0
+    #: The bridge's estimate of the way to us in bit/s, None before the first.
+    bandwidth: float | None = None
 
 
 Connect = Callable[[XmppConfig, Callable[[str], None]], XmppConnection]
@@ -100,7 +102,7 @@ class Participant:
     def traffic(self) -> Traffic:
         """What the present media session has moved so far."""
         media = self._conference.media if self._conference is not None else None
-        if media is None:
+        if self._conference is None or media is None:
             return Traffic(session=None)
         packets, octets = media.sent
         streams = media.snapshot()
@@ -112,6 +114,7 @@ class Participant:
             bytes_received=media.received.bytes,
             lost=sum(item.missing for item in streams),
             streams=len(streams),
+            bandwidth=self._conference.session.bridge.downlink,
         )
 
     @property

@@ -18,6 +18,7 @@ from bot.events import (
 from bot.participant.states import State
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_RATES = (100e3, 250e3, 500e3, 1e6, 2.5e6, 5e6, 10e6, 25e6, 50e6, 100e6)
 
 
 class Metrics:
@@ -50,6 +51,12 @@ class Metrics:
         self._packets = self._both_ways("jitsi_bot_packets", "RTP packets")
         self._bytes = self._both_ways("jitsi_bot_bytes", "Bytes of RTP")
         self._lost = Counter("jitsi_bot_packets_lost", "RTP packets that never came", registry=self.registry)
+        self._bandwidth = Histogram(
+            "jitsi_bot_downlink_bits_per_second",
+            "The bridge's estimates of the ways to the participants, one an interval",
+            buckets=_RATES,
+            registry=self.registry,
+        )
         for state in State:
             self._states.labels(state=state.value).set(0)
 
@@ -84,6 +91,8 @@ class Metrics:
         self._bytes.labels(direction="sent").inc(event.bytes_sent)
         self._bytes.labels(direction="received").inc(event.bytes_received)
         self._lost.inc(event.packets_lost)
+        if event.bandwidth is not None:
+            self._bandwidth.observe(event.bandwidth)
 
     def _moved(self, event: StateChanged) -> None:
         if event.previous not in (State.IDLE, State.LEFT, State.FAILED):

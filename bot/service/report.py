@@ -89,6 +89,7 @@ def _participant_event(row: Row) -> MediaStatistics:
         bitrate_sent=row.interval.bitrate_sent,
         bitrate_received=row.interval.bitrate_received,
         streams=row.traffic.streams,
+        bandwidth=row.traffic.bandwidth,
     )
 
 

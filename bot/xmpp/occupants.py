@@ -92,6 +92,15 @@ class OccupantTable:
         return tuple(item for item in self._occupants.values() if item.endpoint != FOCUS_NICK)
 
     @property
+    def count(self) -> int:
+        """How many others there are, without making a list of them."""
+        return len(self._occupants) - (FOCUS_NICK in self._occupants)
+
+    def get(self, endpoint: str) -> Occupant | None:
+        """One of the others, by endpoint id."""
+        return self._occupants.get(endpoint)
+
+    @property
     def focus(self) -> Occupant | None:
         """The focus while it is in the room."""
         return self._occupants.get(FOCUS_NICK)
