@@ -186,6 +186,14 @@ class MediaFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaRecovered(Event):
+    """Packets come again after a media session was lost or moved; ``seconds`` is how long none came."""
+
+    name: ClassVar[str] = "media_recovered"
+    text: ClassVar[str] = "Media recovered after {seconds:.1f} s without a packet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaStatistics(Event):
     """What went each way in the last ``seconds``; bit rates in bit/s, ``streams`` is what was heard so far.
 

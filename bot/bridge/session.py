@@ -100,6 +100,7 @@ class MediaTotals:
 class MediaSession:
     """One accepted offer. ``gather``, then the accept is sent by the caller, then ``connect`` with our tracks.
 
+    ``ssrcs`` are those of a session that goes on elsewhere; else new ones are chosen.
     ``channel`` is the wanted kind of bridge channel (see ``pick_channel``), ``tls`` what its WebSocket is verified
     with. ``decode`` says what of all that comes is decoded; ``on_frame`` hears of each frame, in the event loop.
     """
@@ -116,6 +117,7 @@ class MediaSession:
         decode: Decode = "none",
         on_frame: OnFrame | None = None,
         clock: Callable[[], float] = time.monotonic,
+        ssrcs: OwnSsrcs | None = None,
     ) -> None:
         self._offer = offer
         self._on_phase = on_phase
@@ -127,7 +129,7 @@ class MediaSession:
         self.transport = MediaTransport("client", addresses=addresses, on_phase=on_phase)
         self.transport.dtls.on_rtp = self._received
         self.transport.dtls.on_rtcp = self._received_rtcp
-        self.ssrcs = OwnSsrcs.choose()
+        self.ssrcs = ssrcs or OwnSsrcs.choose()
         self._round_trips = RoundTrips()
         self._uplink = FeedbackCounter()
         self.inbound = InboundMedia(
@@ -177,6 +179,11 @@ class MediaSession:
         """Packets and payload bytes sent so far, retransmissions left out."""
         counts = [sent_by(sender) for sender in self._senders]
         return sum(packets for packets, _ in counts), sum(octets for _, octets in counts)
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds since the last RTP packet came, None before the first."""
+        return None if self.received.last is None else self._clock() - self.received.last
 
     def totals(self) -> MediaTotals:
         """What went each way so far."""

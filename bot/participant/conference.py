@@ -188,11 +188,11 @@ class Conference:
                 self._focus_moved()
             case OccupantJoined(occupant):
                 self._count_from_now()
-                self.session.bridge.occupants(self.room.occupants.count)
+                self.session.occupants(self.room.occupants.count)
                 self._stay.emit(events.ParticipantJoined, endpoint=occupant.endpoint, nick=occupant.nick)
             case OccupantLeft(occupant):
                 self.session.left(occupant.endpoint)
-                self.session.bridge.occupants(self.room.occupants.count)
+                self.session.occupants(self.room.occupants.count)
                 self._stay.emit(events.ParticipantLeft, endpoint=occupant.endpoint)
             case SelfLeft(error):
                 self._end(error or RoomError("The room ended our stay without a reason"))

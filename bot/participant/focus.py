@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from bot import events
 from bot.bridge.channel import BridgeChannel
 from bot.bridge.messages import SourcesMapped
-from bot.bridge.session import MediaSession
+from bot.bridge.session import MediaSession, OwnSsrcs
 from bot.errors import BotError, MediaLostError
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
 from bot.jingle.model import Action, Jingle
 from bot.jingle.session import (
     FOCUS_NICK,
+    Choices,
     JingleSession,
     OfferReceived,
     Output,
@@ -69,6 +70,8 @@ class FocusSession:
         self._sources = RemoteSources()
         self._restarts = RestartBudget()
         self._task: asyncio.Future[None] | None = None
+        #: When the last packet of a session that was lost came, None while nothing is missed.
+        self._silent_since: float | None = None
         #: The talk with the bridge.
         self.bridge = BridgeDialogue(stay, own, self._sources, on_map=self._mapped)
         #: The media session while there is one.
@@ -82,6 +85,12 @@ class FocusSession:
     def active(self) -> bool:
         """Whether a media session is held that the focus knows of."""
         return self.media is not None and self._session.state is SessionState.ACTIVE
+
+    def occupants(self, others: int) -> None:
+        """So many others are in the room; nobody is silent for us where there is nobody."""
+        self.bridge.occupants(others)
+        if not others:
+            self._silent_since = None
 
     def left(self, endpoint: str) -> None:
         """Forget an endpoint that left the room, and its sources."""
@@ -147,11 +156,14 @@ class FocusSession:
                 self._stay.emit(events.MediaEnded, cause=condition)
                 self._stay.timer.restart()
                 self._on_idle()
-            case TransportReplaced():
-                # Not taken in place: another session comes from where the bridge is now.
+            case TransportReplaced(offer):
+                # The session goes on over another bridge; the focus knows our sources by their SSRCs.
+                ssrcs = self.media.ssrcs if self.media is not None else None
                 await self._end_media()
-                cause = "the focus moved the session to another bridge"
-                self._task = asyncio.ensure_future(self._media_failed("transport_replaced", cause))
+                self._report(self._sources.clear())
+                self._stay.timer.restart()
+                self._task = asyncio.ensure_future(self._media(offer, ssrcs))
+                await asyncio.sleep(0)
             case TransportInfo(jingle) if self.media is not None:
                 for content in jingle.contents:
                     if content.transport is not None:
@@ -180,8 +192,8 @@ class FocusSession:
 
     # --- the media session ---
 
-    async def _media(self, offer: Jingle) -> None:
-        """Accept ``offer`` and hold the session until its transport is gone."""
+    async def _media(self, offer: Jingle, ssrcs: OwnSsrcs | None = None) -> None:
+        """Accept ``offer`` and hold the session until its transport is gone; ``ssrcs`` go on where it is moved."""
         settings = self._stay.settings
         self._stay.on_phase("offer")
         self._stay.on_state(State.NEGOTIATING)
@@ -191,18 +203,21 @@ class FocusSession:
             media = self.media = MediaSession(
                 offer,
                 addresses=settings.ice_addresses,
-                on_phase=self._stay.on_phase,
+                on_phase=self._media_phase,
                 on_message=self.bridge.take,
                 channel=settings.bridge_channel,
                 tls=ssl_context(settings.ca_file),
                 decode=settings.decode,
                 on_frame=self._stay.on_frame,
+                ssrcs=ssrcs,
             )
             own = media.ssrcs.sources(self._stay.connection.endpoint_id, [track.kind for track in tracks])
             transport = await media.gather()
-            accept = self._session.accept(
-                transport, own, {"video_codecs": (settings.video_codec,), "data": _is_sctp(media.channel)}
-            )
+            if ssrcs is not None:
+                accept = self._session.transport_accept(transport)
+            else:
+                choices: Choices = {"video_codecs": (settings.video_codec,), "data": _is_sctp(media.channel)}
+                accept = self._session.accept(transport, own, choices)
             self._stay.connection.ask(self._focus, build_jingle(accept))
             await asyncio.sleep(0)  # the accept goes first: servers that limit what we send let the second wait
             self._on_published()
@@ -220,6 +235,13 @@ class FocusSession:
         )
         await self._hold(media)
         await self._media_failed("media_failed", "the bridge closed the transport or does not answer any more")
+
+    def _media_phase(self, phase: str) -> None:
+        """Hear of the session's phases: its first packet ends the gap that a lost one left."""
+        self._stay.on_phase(phase)
+        if phase == "first_packet_in" and self._silent_since is not None:
+            seconds, self._silent_since = self._stay.clock() - self._silent_since, None
+            self._stay.emit(events.MediaRecovered, seconds=seconds)
 
     async def _hold(self, media: MediaSession) -> None:
         """Keep the bridge channel open as long as the transport lives."""
@@ -270,6 +292,8 @@ class FocusSession:
 
     async def _close_media(self) -> None:
         if (media := self.media) is not None:
+            if self._silent_since is None and media.silence is not None:
+                self._silent_since = self._stay.clock() - media.silence
             await media.close()  # whoever is cancelled here leaves the rest to who cancelled him
             self.media = None
             self.bridge.ended()
