@@ -316,6 +316,44 @@ async def test_broken_packets_and_frames_are_counted_and_a_key_frame_asked_for()
     await bench.decoders.close()
 
 
+async def test_what_can_not_be_decoded_is_told_once_for_each_stream() -> None:
+    bench = Bench()
+    with capture_logs() as lines:
+        for number in range(5):
+            bench.feed(VP8, number, b"\x90", stamp=3000 * number)
+    assert [(line["event_name"], line["ssrc"], line["codec"]) for line in lines] == [
+        ("frame_unreadable", 7, "vp8")
+    ]
+    found = bench.decoders.get(7)
+    assert found is not None
+    assert found.errors == 5
+    await bench.decoders.close()
+
+
+async def test_a_picture_beyond_the_limit_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty bytes are enough to say that a picture has 16383x16383 pixels."""
+    bench = Bench()
+    huge = b"\x10" + bytes.fromhex("1002009d012a") + b"\xff\x3f\xff\x3f" + bytes(20)
+    bench.feed(VP8, 1, huge, stamp=3000)
+    found = bench.decoders.get(7)
+    assert found is not None
+    await until(lambda: found.errors == 1)
+    assert found.last is None
+    monkeypatch.setattr(decode, "MAX_PIXELS", 64 * 48 - 1)
+    for fmt, encoder, ssrc in ((VP8, Vp8Encoder(), 8), (H264, H264Encoder(), 9)):
+        (packets,) = pictures(encoder, 1)
+        for number, body in enumerate(packets):
+            bench.feed(fmt, number, body, ssrc=ssrc, stamp=0)
+    await until(lambda: all(stream is not None and stream.errors for stream in map(bench.decoders.get, (8, 9))))
+    assert [stream.frames for stream in map(bench.decoders.get, (8, 9)) if stream] == [0, 0]
+    await bench.decoders.close()
+
+
+def test_a_codec_of_the_wrong_kind_has_no_decoder() -> None:
+    assert not decode.decodable(PayloadFormat(111, "video", "opus", 48_000))
+    assert not decode.decodable(PayloadFormat(100, "audio", "vp8", 90_000))
+
+
 async def test_a_receiver_of_frames_that_fails_changes_nothing() -> None:
     calls = []
 

@@ -3,9 +3,11 @@
 import random
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.bridge import frames
 from bot.bridge.frames import MAX_WAITING, EncodedFrame, FrameAssembler, Piece
 
 
@@ -13,8 +15,8 @@ def piece(frame: int, text: str, *, key: bool = False, last: bool = False) -> Pi
     return Piece(frame * 3000, last, text.encode(), key)
 
 
-def texts(frames: list[EncodedFrame]) -> list[str]:
-    return [frame.data.decode() for frame in frames]
+def texts(found: list[EncodedFrame]) -> list[str]:
+    return [frame.data.decode() for frame in found]
 
 
 def test_packets_become_frames_at_the_marker_or_the_next_timestamp() -> None:
@@ -34,6 +36,16 @@ def test_video_begins_with_a_key_frame() -> None:
     assert video.needs_key_frame
     assert texts(video.feed(2, piece(2, "k", key=True, last=True), 0.0)) == ["k"]
     assert not video.needs_key_frame
+
+
+def test_a_frame_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAME_BYTES", 100)
+    video = FrameAssembler(video=True, patience=1.0)
+    for sequence in range(50):
+        assert video.feed(sequence, piece(1, "x" * 60, key=sequence == 0), 0.0) == []
+        assert sum(map(len, video._parts)) <= 100
+    assert video.needs_key_frame
+    assert texts(video.feed(50, piece(2, "k", key=True, last=True), 0.0)) == ["k"]
 
 
 def test_a_repaired_hole_loses_nothing() -> None:

@@ -13,6 +13,7 @@ from bot.jingle.model import (
     Content,
     HeaderExtension,
     Jingle,
+    Media,
     MediaSources,
     PayloadType,
     RtcpFeedback,
@@ -160,6 +161,24 @@ def test_the_recorded_map_of_a_real_bridge() -> None:
 )
 def test_broken_maps_name_nothing(entries: object) -> None:
     assert mapped_names({"colibriClass": "VideoSourcesMap", "mappedSources": entries}) == []
+
+
+def test_a_repair_stream_that_moved_stays_with_its_new_source() -> None:
+    bench = Bench()
+    bench.sources.name([NamedSource(1, "video", "a", rtx=9), NamedSource(2, "video", "b", rtx=9)])
+    bench.receive(2, 1, 51.0)
+    bench.sources.forget([1])
+    repaired = bench.sources.repaired_by(9)
+    assert repaired is not None
+    assert repaired.stats.ssrc == 2
+
+
+@pytest.mark.parametrize(("media", "rate"), [("audio", 48_000), ("video", 90_000)])
+def test_an_offer_without_a_clock_rate_has_the_usual_one(media: Media, rate: int) -> None:
+    offer = Jingle(
+        "session-initiate", "s", contents=(Content("c", media, payload_types=(PayloadType(99, "x", 0),)),)
+    )
+    assert payload_formats(offer)[99].clock_rate == rate
 
 
 def test_an_audio_map_without_extras() -> None:

@@ -140,6 +140,19 @@ def test_a_full_recorder_is_empty_again_when_its_packets_are_old(monkeypatch: py
     assert [(sequence, arrival is None) for sequence, arrival in found] == [(3, True), (4, False)]
 
 
+def test_a_packet_that_is_later_than_what_is_remembered() -> None:
+    recorder = twcc.ArrivalRecorder()
+    recorder.record(0, 1.0)
+    recorder.record(4000, 1.0)
+    recorder.build(1, 2, 2.0)  # both are reported, and forgotten
+    recorder.record(1, 2.0)
+    assert reported(recorder.build(1, 2, 2.1))[0] == (1, 2.0)
+    recorder.record(4001, 2.15)
+    ((sequence, arrival),) = reported(recorder.build(1, 2, 2.2))
+    assert sequence == 4001
+    assert arrival == pytest.approx(2.15, abs=NEAR)
+
+
 def test_a_vector_of_one_bit_symbols_by_hand() -> None:
     body = struct.pack("!HHL", 0xFFFE, 4, 0) + struct.pack("!H", 0x9000) + b"\4\0"
     (packet,) = rtcp.parse(rtcp.feedback(rtcp.RTPFB, 15, 1, 2, body))

@@ -21,6 +21,7 @@ from bot.jingle.model import (
     Content,
     Jingle,
     MediaSources,
+    PayloadType,
     Reason,
     RtcpFeedback,
     SctpMap,
@@ -306,6 +307,11 @@ def test_payload_type_needs_but_an_id() -> None:
     assert payload_type.parameters == {"x": ""}
     assert payload_type.apt is None
     assert hash(payload_type) == hash(replace(payload_type))
+
+
+@pytest.mark.parametrize("apt", ["9" * 5000, "²", "٣", "-1", "", "1000"])
+def test_what_is_no_payload_type_repairs_nothing(apt: str) -> None:
+    assert PayloadType(96, "rtx", 90_000, parameters={"apt": apt}).apt is None
 
 
 def test_bridge_session_restart_is_read_as_a_flag() -> None:

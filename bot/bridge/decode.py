@@ -13,8 +13,8 @@ import av
 import structlog
 from aiortc.codecs import get_decoder
 from aiortc.codecs.base import Decoder
-from aiortc.codecs.h264 import H264PayloadDescriptor
-from aiortc.codecs.vpx import VpxPayloadDescriptor
+from aiortc.codecs.h264 import H264Decoder, H264PayloadDescriptor
+from aiortc.codecs.vpx import Vp8Decoder, VpxPayloadDescriptor
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av import AudioFrame, VideoFrame
@@ -39,8 +39,17 @@ QUEUE = 60
 #: How long a hole in a stream is waited for (seconds): what NACK repairs comes within the first.
 VIDEO_PATIENCE = MAX_AGE
 PLAIN_PATIENCE = 0.1
+#: Most pixels of a picture that is decoded, a screen of 5120x2880: twenty bytes can claim 268 million.
+MAX_PIXELS = 5120 * 2880
 
-_CODECS = {"opus": "opus", "pcmu": "PCMU", "pcma": "PCMA", "g722": "G722", "vp8": "VP8", "h264": "H264"}
+_CODECS: dict[tuple[str, str], str] = {
+    ("audio", "opus"): "opus",
+    ("audio", "pcmu"): "PCMU",
+    ("audio", "pcma"): "PCMA",
+    ("audio", "g722"): "G722",
+    ("video", "vp8"): "VP8",
+    ("video", "h264"): "H264",
+}
 
 
 class DecodedStream:
@@ -71,13 +80,24 @@ OnFrame = Callable[[DecodedStream, DecodedFrame], None]
 
 def decodable(format_: PayloadFormat) -> bool:
     """Whether there is a decoder for this payload type."""
-    return format_.codec in _CODECS
+    return (format_.media, format_.codec) in _CODECS
 
 
 def make_decoder(format_: PayloadFormat) -> Decoder:
     """The decoder of a codec that is ``decodable``."""
-    name = _CODECS[format_.codec]
-    return get_decoder(RTCRtpCodecParameters(mimeType=f"{format_.media}/{name}", clockRate=format_.clock_rate))
+    name = _CODECS[format_.media, format_.codec]
+    decoder = get_decoder(RTCRtpCodecParameters(mimeType=f"{format_.media}/{name}", clockRate=format_.clock_rate))
+    if isinstance(decoder, H264Decoder):
+        decoder.codec.options = {"max_pixels": str(MAX_PIXELS)}
+    return decoder
+
+
+def vp8_pixels(frame: bytes) -> int:
+    """Pixels of the picture that a VP8 key frame begins (RFC 7741 section 4.3); 0 for any other frame."""
+    if len(frame) < 10 or frame[0] & 1:
+        return 0
+    width, height = (int.from_bytes(frame[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    return width * height
 
 
 def unpack(codec: str, header: RtpHeader, data: bytes) -> Piece:
@@ -108,6 +128,9 @@ def _decode(decoder: Decoder, batch: list[EncodedFrame]) -> tuple[list[DecodedFr
     frames: list[DecodedFrame] = []
     errors = 0
     for item in batch:
+        if isinstance(decoder, Vp8Decoder) and vp8_pixels(item.data) > MAX_PIXELS:
+            errors += 1  # libvpx takes the memory before it could be asked not to
+            continue
         try:
             decoded = decoder.decode(JitterFrame(data=item.data, timestamp=item.timestamp))
             frames += [frame for frame in decoded if isinstance(frame, (VideoFrame, AudioFrame))]
@@ -180,7 +203,7 @@ class Decoders:
         try:
             piece = unpack(job.format.codec, header, data)
         except (RtpError, ValueError):
-            job.stream.errors += 1
+            self._unreadable(job, 1)
             return
         waited = job.assembler.next_deadline()
         self._frames(job, job.assembler.feed(header.sequence, piece, now))
@@ -264,11 +287,23 @@ class Decoders:
         if errors and not job.assembler.needs_key_frame and job.stream.media == "video":
             job.assembler.restart()
             self._need_key_frame(job.stream.ssrc, True)
-        job.stream.errors += errors
+        self._unreadable(job, errors)
         for frame in frames:
             self._deliver(job.stream, frame)
         if job.waiting:
             self._start(job)
+
+    @staticmethod
+    def _unreadable(job: _Job, count: int) -> None:
+        """Count what could not be decoded; the first of a stream is told, the others are statistics."""
+        if count and not job.stream.errors:
+            log.warning(
+                "A frame could not be decoded",
+                event_name="frame_unreadable",
+                ssrc=job.stream.ssrc,
+                codec=job.stream.codec,
+            )
+        job.stream.errors += count
 
     def _deliver(self, stream: DecodedStream, frame: DecodedFrame) -> None:
         stream.frames += 1

@@ -10,6 +10,8 @@ from bot.bridge.rtp import unwrap_sequence
 
 #: Packets that wait behind a hole.
 MAX_WAITING = 1024
+#: Bytes of one frame; a sharp 5K screen stays below. A stream that never ends a frame must not fill the memory.
+MAX_FRAME_BYTES = 2 * 1024 * 1024
 
 
 class EncodedFrame(NamedTuple):
@@ -44,6 +46,7 @@ class FrameAssembler:
         self._next: int | None = None
         self._blocked: float | None = None
         self._parts: list[bytes] = []
+        self._size = 0
         self._stamp: int | None = None
         self._key = False
         #: Whether nothing can be shown before the next key frame.
@@ -126,7 +129,10 @@ class FrameAssembler:
         self._key = self._key or piece.starts_key
         self._stamp = timestamp
         self._parts.append(piece.data)
-        if piece.marker:
+        self._size += len(piece.data)
+        if self._size > MAX_FRAME_BYTES:
+            self.restart()
+        elif piece.marker:
             self._finish(frames)
 
     def _unwrapped(self, timestamp: int) -> int:
@@ -140,4 +146,5 @@ class FrameAssembler:
 
     def _drop_frame(self) -> None:
         self._parts.clear()
+        self._size = 0
         self._key = False

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from bot.jingle.model import EXT_TRANSPORT_CC, Content, Jingle, Media, PayloadType
 
 VIDEO_CLOCK = 90_000
+#: The RTP clock of opus (RFC 7587 section 4.1), for sound whose offer names none.
+_AUDIO_CLOCK = 48_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def _format(content: Content, item: PayloadType) -> PayloadFormat:
         id=item.id,
         media=content.media,
         codec=codec,
-        clock_rate=item.clockrate,
+        clock_rate=item.clockrate or (VIDEO_CLOCK if content.media == "video" else _AUDIO_CLOCK),
         apt=item.apt if codec == "rtx" else None,
         transport_cc=content.extension_id(EXT_TRANSPORT_CC),
         nack=("nack", None) in feedback,

@@ -197,8 +197,8 @@ class RemoteSources:
         """Drop the names of sources that are gone; if their SSRCs come again, they are counted from there."""
         for ssrc in ssrcs:
             named = self._unname(ssrc)
-            if named is not None and named.rtx is not None:
-                self._repairs.pop(named.rtx, None)
+            if named is not None and named.rtx is not None and self._repairs.get(named.rtx) == ssrc:
+                del self._repairs[named.rtx]
             source = self._sources.get(ssrc)
             if source is not None:
                 source.begin_anew()

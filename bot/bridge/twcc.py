@@ -78,7 +78,9 @@ class ArrivalRecorder:
         packets = []
         if self._first_new is not None and self._next is not None:
             first = min(self._next, self._first_new)
-            while first <= self._highest:
+            # What was reported before the last late packet may be forgotten by now: nothing follows it then.
+            last = max(self._arrivals)
+            while first <= last:
                 fci, first = self._pack(first)
                 packets.append(rtcp.feedback(rtcp.RTPFB, rtcp.FMT_TRANSPORT_CC, sender_ssrc, media_ssrc, fci))
             self._next, self._first_new = self._highest + 1, None

@@ -68,8 +68,8 @@ class PayloadType:
     @property
     def apt(self) -> int | None:
         """The payload type that an RTX payload type repairs (RFC 4588 section 8.1), None for others."""
-        value = self.parameters.get("apt")
-        return int(value) if value is not None and value.isdecimal() else None
+        value = self.parameters.get("apt", "")
+        return int(value) if value.isascii() and value.isdecimal() and len(value) <= 3 else None
 
 
 @dataclass(frozen=True, slots=True)
