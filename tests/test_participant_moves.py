@@ -14,7 +14,7 @@ from bot.bridge.rtp import build
 from bot.bridge.transport import MediaTransport
 from bot.jingle.answer import bundle_transport
 from bot.jingle.codec import build_jingle, parse_jingle
-from bot.jingle.model import Jingle, MediaSources, Source, SourceMap
+from bot.jingle.model import Action, Jingle, MediaSources, Source, SourceMap
 from bot.participant.config import expand
 from bot.participant.focus import FocusSession
 from bot.participant.own import OwnMedia
@@ -93,6 +93,10 @@ class Bench:
 
     def tell(self, stanza: Jingle) -> None:
         self.connection.handler(IqRequest("set", f"{ROOM}/focus", "i", build_jingle(stanza)))
+
+    def stanza(self, action: str, found: SourceMap) -> Jingle:
+        """A stanza of the focus about sources."""
+        return Jingle(Action(action), "s1", "focus@auth.meet.jitsi/focus", sources=found)
 
     def names(self) -> list[str]:
         return [kind.name for kind, _ in self.said]
