@@ -41,7 +41,19 @@ OFFERS = [
     "web-client-0-xmpp",
     "web-client-1-xmpp",
 ]
-WITHOUT_SCTP = {"probe-basic-alice", "probe-media-ws-alice"}
+OFFERS_OF_BOTS = [
+    "bot-elements",
+    "bot-kicked",
+    "bot-muted",
+    "bot-pair",
+    "bot-race-1",
+    "bot-race-2",
+    "bot-resumed-1",
+    "bot-sources",
+    "bot-three",
+    "bot-websocket",
+]
+WITHOUT_SCTP = {"probe-basic-alice", "probe-media-ws-alice", "bot-elements", "bot-websocket"}
 WITHOUT_WEB_SOCKET = {"probe-media-sctp-alice", "probe-media-sctp-bob"}
 
 
@@ -70,20 +82,38 @@ def transport(children: str) -> ET.Element:
 
 def test_the_dialogues_hold_what_they_should() -> None:
     counted = Counter((item.dialogue, item.element.get("action")) for item in recorded())
-    assert {dialogue for dialogue, action in counted if action == "session-initiate"} == set(OFFERS)
-    assert len(counted) == 14
-    assert set(counted.values()) == {1}
+    initiated = {dialogue for dialogue, action in counted if action == "session-initiate"}
+    assert initiated == {*OFFERS, *OFFERS_OF_BOTS, "bot-alone"}
+    assert {dialogue for dialogue, action in counted if action == "session-accept"} >= {
+        *OFFERS_OF_BOTS,
+        "bot-alone",
+    }
+    assert {action for _, action in counted} == {
+        "session-initiate",
+        "session-accept",
+        "session-terminate",
+        "source-add",
+        "source-remove",
+    }
+    # A bot that was alone was offered a second session.
+    again = {(dialogue, action) for (dialogue, action), count in counted.items() if count > 1}
+    assert again == {
+        ("bot-alone", "session-accept"),
+        ("bot-alone", "session-initiate"),
+        ("bot-elements", "source-add"),
+        ("bot-sources", "source-add"),
+    }
 
 
 @pytest.mark.parametrize("item", recorded(), ids=repr)
 def test_replay_survives_the_round_trip(item: Recorded) -> None:
     jingle = parse_jingle(item.element)
-    assert jingle.contents
+    assert jingle.contents or jingle.sources or jingle.reason
     assert parse_jingle(build_jingle(jingle)) == jingle
     assert over_the_wire(jingle) == jingle
 
 
-@pytest.mark.parametrize("dialogue", OFFERS)
+@pytest.mark.parametrize("dialogue", OFFERS + OFFERS_OF_BOTS)
 def test_replay_offer(dialogue: str) -> None:
     jingle = offer(dialogue)
     names_offered = ["audio", "video"] if dialogue in WITHOUT_SCTP else ["audio", "video", "data"]
@@ -95,7 +125,7 @@ def test_replay_offer(dialogue: str) -> None:
     assert (jingle.restart, jingle.reason, jingle.info) == (None, None, ())
 
 
-@pytest.mark.parametrize("dialogue", OFFERS)
+@pytest.mark.parametrize("dialogue", OFFERS + OFFERS_OF_BOTS)
 def test_replay_offered_audio(dialogue: str) -> None:
     audio = offer(dialogue).content("audio")
     assert audio is not None
@@ -109,7 +139,7 @@ def test_replay_offered_audio(dialogue: str) -> None:
     assert (audio.maxptime, audio.rtcp_mux, audio.extmap_allow_mixed) == (60, True, True)
 
 
-@pytest.mark.parametrize("dialogue", OFFERS)
+@pytest.mark.parametrize("dialogue", OFFERS + OFFERS_OF_BOTS)
 def test_replay_offered_video(dialogue: str) -> None:
     video = offer(dialogue).content("video")
     assert video is not None
@@ -130,7 +160,7 @@ def test_replay_offered_video(dialogue: str) -> None:
     )
 
 
-@pytest.mark.parametrize("dialogue", OFFERS)
+@pytest.mark.parametrize("dialogue", OFFERS + OFFERS_OF_BOTS)
 def test_replay_offered_transport(dialogue: str) -> None:
     jingle = offer(dialogue)
     for item in jingle.contents:
@@ -147,7 +177,7 @@ def test_replay_offered_transport(dialogue: str) -> None:
         assert offered.sctp == (SctpMap(5000, "webrtc-datachannel", 1024) if item.name == "data" else None)
 
 
-@pytest.mark.parametrize("dialogue", OFFERS)
+@pytest.mark.parametrize("dialogue", OFFERS + OFFERS_OF_BOTS)
 def test_replay_offered_sources(dialogue: str) -> None:
     jingle = offer(dialogue)
     if dialogue == "probe-basic-alice":
@@ -158,6 +188,23 @@ def test_replay_offered_sources(dialogue: str) -> None:
     [video] = jingle.sources.video.sources
     assert (audio.name, audio.owner, audio.msid) == ("jvb-a0", "jvb", "mixedmslabel mixedlabelaudio0")
     assert (video.name, video.owner, video.msid) == ("jvb-v0", "jvb", "mixedmslabel mixedlabelvideo0")
+
+
+@pytest.mark.parametrize("dialogue", ["bot-elements", "bot-sources"])
+def test_replay_sources_of_others(dialogue: str) -> None:
+    """Jicofo writes the msid in RTP's namespace where sources are elements; owners are endpoint ids in both."""
+    added = [
+        parse_jingle(item.element)
+        for item in recorded()
+        if (item.dialogue, item.element.get("action")) == (dialogue, "source-add")
+    ]
+    for jingle in added:
+        for source in (*jingle.sources.audio.sources, *jingle.sources.video.sources):
+            assert source.owner is not None
+            assert (source.name or "").startswith(f"{source.owner}-")
+            assert (source.msid or "").startswith(f"{source.owner}-")
+        [group] = jingle.sources.video.groups
+        assert (group.semantics, group.ssrcs) == ("FID", tuple(item.ssrc for item in jingle.sources.video.sources))
 
 
 def test_replay_sources_in_both_encodings() -> None:

@@ -147,7 +147,9 @@ def _add_source(description: ET.Element, source: Source) -> None:
     if source.owner is not None:
         _add(element, names.JITMEET, "ssrc-info", owner=source.owner)
     if source.msid is not None:
-        _add(element, names.SSMA, "parameter", name="msid", value=source.msid)
+        # XEP-0339's namespace; Jicofo, who alone names owners, writes RTP's.
+        space = names.SSMA if source.owner is None else names.RTP
+        _add(element, space, "parameter", name="msid", value=source.msid)
 
 
 def _add_group(description: ET.Element, group: SourceGroup) -> None:

@@ -225,7 +225,10 @@ def _media_sources(parent: ET.Element) -> MediaSources:
 
 
 def _source(element: ET.Element) -> Source:
-    parameters = children(element, clark(names.SSMA, "parameter"))
+    # XEP-0339 has parameters in the source's own namespace; Jicofo's library writes them in RTP's.
+    parameters = [
+        item for space in (names.SSMA, names.RTP) for item in children(element, clark(space, "parameter"))
+    ]
     info = element.find(clark(names.JITMEET, "ssrc-info"))
     owner = None if info is None else info.get("owner")
     return Source(
