@@ -17,10 +17,11 @@ _LINE = re.compile(r"^\S+ (>>>|<<<) (.*)$")
 
 
 class Frame(NamedTuple):
-    """One frame; ``sent`` by the client, else received by it."""
+    """One frame; ``sent`` by the client, else received by it, ``at`` seconds where that was noted."""
 
     sent: bool
     element: ET.Element
+    at: float = 0.0
 
 
 def dialogue(name: str) -> list[Frame]:
@@ -29,10 +30,17 @@ def dialogue(name: str) -> list[Frame]:
     return list(_of_probe(path.read_text()) if path.suffix == ".xml" else _of_web_client(path.read_text()))
 
 
+def advertised(name: str) -> list[str]:
+    """The features that a client had, asked for them or not, where its recording begins with them."""
+    path = next(CAPTURES.glob(f"{name}.*"))
+    found = re.match(r"<!-- [^>]* features=\[([^\]]*)\] -->", path.read_text())
+    return re.findall(r"'([^']*)'", found[1]) if found else []
+
+
 def _of_probe(text: str) -> Iterator[Frame]:
-    for direction, _, body in _ENTRY.findall(text):
+    for direction, at, body in _ENTRY.findall(text):
         if not direction.startswith("BRIDGE"):
-            yield Frame(direction == "SENT", _without_indentation(ET.fromstring(body)))
+            yield Frame(direction == "SENT", _without_indentation(ET.fromstring(body)), float(at))
 
 
 def _without_indentation(element: ET.Element) -> ET.Element:
@@ -57,6 +65,24 @@ def bridge_messages(name: str) -> list[dict[str, Any]]:
         return [json.loads(ET.fromstring(body).text or "") for body in found]
     lines = [match for line in path.read_text().splitlines() if (match := _LINE.match(line))]
     return [json.loads(match[2]) for match in lines if match[1] == "<<<"]
+
+
+class ChannelFrame(NamedTuple):
+    """One message on a bridge channel; ``sent`` by the client, else received by it."""
+
+    sent: bool
+    message: dict[str, Any]
+
+
+def channel_parts(name: str) -> list[list[ChannelFrame]]:
+    """The messages of a client's bridge channel both ways, a list for each time that it was opened."""
+    parts: list[list[ChannelFrame]] = []
+    for line in (CAPTURES / f"{name}.txt").read_text().splitlines():
+        if " --- " in line:
+            parts.append([])
+        elif match := _LINE.match(line):
+            parts[-1].append(ChannelFrame(match[1] == ">>>", json.loads(match[2])))
+    return parts
 
 
 # --- shapes -----------------------------------------------------------------------------------------------

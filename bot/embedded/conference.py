@@ -142,7 +142,7 @@ class Conference:
         if not self.members:
             return [*outputs, *self.end()]
         self._elect(now)
-        outputs += self._reconcile()
+        sharing.left(self.members, nick)
         return [*outputs, *self._watch_alone(now)]
 
     def _watch_alone(self, now: float) -> list[Output]:
@@ -277,7 +277,7 @@ class Conference:
             sid=sid,
             initiator=self._config.jid,
             bridge_session=self._bridge_session,
-            sources=sharing.initial(self.room, self.members, member, self._bridge_sources),
+            sources=sharing.initial(self.members, member, self._bridge_sources),
         )
         member.offered = True
         return [self._request("offer", member, "set", offer), *self._watch_alone(now)]
@@ -292,7 +292,7 @@ class Conference:
 
     def _reconcile(self) -> list[Output]:
         """Tell each participant the difference between what he knows and what he should know."""
-        news = sharing.news(self.room, self.members)
+        news = sharing.news(self.members)
         return [self._tell(member, build_jingle(jingle)) for member, jingle in news]
 
     # --- the participant's requests ------------------------------------------------------------------------

@@ -188,7 +188,8 @@ class Room:
         told = []
         for other in (*self.occupants.values(), occupant):
             attributes = {"type": "unavailable", "to": other.jid, "from": f"{self.jid}/{occupant.nick}"}
-            stanza = ET.Element(PRESENCE, {**attributes, XML_LANG: "en"})
+            # Prosody repeats the language of whoever leaves; who is taken out said nothing that had one.
+            stanza = ET.Element(PRESENCE, attributes if codes else {**attributes, XML_LANG: "en"})
             self._finish(stanza, occupant, other, codes, actor=actor, reason=reason)
             told.append(stanza)
         return told

@@ -4,49 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bot.embedded.offer import ssrcs, strip_simulcast, subtract, with_owner
+from bot.embedded.offer import Features, ssrcs, strip_simulcast, subtract, with_owner
 from bot.embedded.orders import Member
-from bot.jingle.model import Action, Jingle, SourceMap
+from bot.jingle.model import Action, Jingle, MediaSources, SourceMap
 
 Members = Mapping[str, Member]
-
-
-def spelled(room: str, member: Member, owner: str, sources: SourceMap) -> SourceMap:
-    """Owners are endpoint ids in JSON, and addresses in the room in elements."""
-    json_sources = member.features is not None and member.features.json_sources
-    return with_owner(sources, owner if json_sources else f"{room}/{owner}")
 
 
 def wanted(members: Members, member: Member) -> dict[str, SourceMap]:
     """What ``member`` should know, by owner: nothing with SSRC rewriting, as the bridge tells him then."""
     if member.features is None or member.features.rewriting:
         return {}
-    return {
-        other.nick: strip_simulcast(other.sources)
+    all_of_them = {
+        other.nick: _supported(member.features, strip_simulcast(other.sources))
         for other in members.values()
-        if other is not member and other.sources
+        if other is not member
     }
+    return {owner: sources for owner, sources in all_of_them.items() if sources}
 
 
-def initial(room: str, members: Members, member: Member, bridge_sources: SourceMap) -> SourceMap:
-    """The sources of an offer; they count as told."""
-    total = bridge_sources if member.features is not None and member.features.rewriting else SourceMap()
+def _supported(features: Features, sources: SourceMap) -> SourceMap:
+    """Less the kinds of media that a participant does not advertise (Jicofo's ``SourceSignaling``)."""
+    return SourceMap(
+        sources.audio if features.audio else MediaSources(), sources.video if features.video else MediaSources()
+    )
+
+
+def initial(members: Members, member: Member, bridge_sources: SourceMap) -> SourceMap:
+    """The sources of an offer, the bridge's own ones first; they count as told."""
+    total = SourceMap() if member.features is None else _supported(member.features, bridge_sources)
     member.told = wanted(members, member)
     for owner, sources in member.told.items():
-        total = total.merged(spelled(room, member, owner, sources))
+        total = total.merged(with_owner(sources, owner))
     return total
 
 
-def news(room: str, members: Members) -> list[tuple[Member, Jingle]]:
+def left(members: Members, nick: str) -> None:
+    """Tell nobody that the sources of ``nick`` are gone: his leaving the room says it, as with Jicofo."""
+    for member in members.values():
+        member.told.pop(nick, None)
+
+
+def news(members: Members) -> list[tuple[Member, Jingle]]:
     """What each participant with an accepted session has yet to be told; it counts as told."""
     found: list[tuple[Member, Jingle]] = []
     for member in members.values():
         if member.active and member.sid is not None:
-            found += [(member, jingle) for jingle in _news_for(room, members, member, member.sid)]
+            found += [(member, jingle) for jingle in _news_for(members, member, member.sid)]
     return found
 
 
-def _news_for(room: str, members: Members, member: Member, sid: str) -> list[Jingle]:
+def _news_for(members: Members, member: Member, sid: str) -> list[Jingle]:
     now = wanted(members, member)
     told, member.told = member.told, now
     found = []
@@ -57,7 +65,7 @@ def _news_for(room: str, members: Members, member: Member, sid: str) -> list[Jin
             Jingle(
                 action=action,
                 sid=sid,
-                sources=spelled(room, member, owner, sources),
+                sources=with_owner(sources, owner),
                 json_sources=member.features is not None and member.features.json_sources,
             )
             for action, sources in changes
