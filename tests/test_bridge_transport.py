@@ -37,6 +37,27 @@ async def pair() -> AsyncIterator[tuple[MediaTransport, MediaTransport]]:
         await far.close()
 
 
+async def test_closed_in_the_moment_of_success_it_leaves_nothing_behind() -> None:
+    near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
+    ours, theirs = await near.gather(), await far.gather()
+    checks = near._ice._connection._check_list_state
+    told = checks.get
+
+    async def told_after_the_close() -> int:
+        result = await told()
+        await near.close()
+        return result
+
+    checks.get = told_after_the_close  # type: ignore[method-assign]
+    other = asyncio.create_task(far.connect(ours, 10))
+    with pytest.raises(IceFailedError, match="closed while"):
+        await near.connect(theirs, 10)
+    await far.close()
+    await asyncio.gather(other, return_exceptions=True)
+    assert near._ice._connection._query_consent_task is not None
+    assert near._ice._connection._query_consent_task.done()
+
+
 def vanish(transport: MediaTransport) -> None:
     """Close the sockets of one side without a word."""
     consent = transport._ice._connection._query_consent_task

@@ -96,6 +96,11 @@ class MediaTransport:
         finally:
             ending.cancel()
             await asyncio.gather(ending, return_exceptions=True)
+        if self._closed:
+            await (
+                self._ice.stop()
+            )  # aioice, closed in the moment of success, starts its consent checks all the same
+            raise IceFailedError("The transport was closed while ICE connected")
         if self._ice.state != "completed":
             raise IceFailedError("No pair of ICE candidates works", hint="is UDP to the bridge's port open?")
         self._on_phase("ice")
