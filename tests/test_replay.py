@@ -75,10 +75,11 @@ class Call:
 
     def check(self) -> None:
         """Everything that was recorded of the client was said, alike, and nothing else."""
-        assert [ET.tostring(element) for element in self.server.extra] == []
-        assert differences(self.server.pairs) - SINCE.keys() == set()
+        unheard = [ET.tostring(element, encoding="unicode") for element in self.server.extra]
+        assert unheard == [], "said, but not in the recording"
+        assert differences(self.server.pairs) - SINCE.keys() == set(), "if it is meant, SINCE has to say why"
         for leg in self.server.legs:
-            assert channel_differences(leg.pairs) - SINCE.keys() == set()
+            assert channel_differences(leg.pairs) - SINCE.keys() == set(), "if it is meant, SINCE has to say why"
             assert leg.pairs or not self.channel
 
 
@@ -168,7 +169,10 @@ async def test_kicked_is_the_end_with_who_and_why() -> None:
             await asyncio.wait_for(one.task, 20)
         assert one.states() == [*IN_COMPANY[:-2], "failed"]
         [removed] = one.of(events.RemovedFromRoom)
-        assert (removed.code, removed.cause) == ("kicked", f"Kicked by {others('bot-kicked')[0]}: bye")
+        assert removed.code == "kicked"
+        assert removed.cause.startswith("Kicked by ")
+        assert others("bot-kicked")[0] in removed.cause
+        assert removed.cause.endswith(": bye")
         assert one.of(events.JoinFailed) == []
         assert len(one.of(events.ConferenceJoined)) == 1
 
