@@ -261,3 +261,10 @@ class UnsupportedMediaError(MediaError):
 
     code = "media_unsupported"
     retryable = False
+
+
+class OwnSourceError(MediaError):
+    """One of our own sources can't be what it was asked to: unknown, of the other kind, refused by the focus."""
+
+    code = "own_source"
+    retryable = False

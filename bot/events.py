@@ -269,6 +269,62 @@ class RemoteSourceRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSourceAdded(Event):
+    """A further source of ours is published. ``source`` is its label: its name without the endpoint id."""
+
+    name: ClassVar[str] = "local_source_added"
+    text: ClassVar[str] = "Local {media} source {source} added"
+    source: str
+    media: str
+    video_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSourceRemoved(Event):
+    """A source of ours is not published any more."""
+
+    name: ClassVar[str] = "local_source_removed"
+    text: ClassVar[str] = "Local {media} source {source} removed"
+    source: str
+    media: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalMuteChanged(Event):
+    """A source of ours was muted or unmuted."""
+
+    name: ClassVar[str] = "local_mute_changed"
+    text: ClassVar[str] = "Local {media} source {source}: muted={muted}"
+    source: str
+    media: str
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTrackEnded(Event):
+    """A track of ours ended by itself. ``outcome`` is what became of its source: ``muted`` or ``removed``."""
+
+    name: ClassVar[str] = "local_track_ended"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "The track of {source} is over ({cause}); it is {outcome}"
+    source: str
+    media: str
+    outcome: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderConstraintsChanged(Event):
+    """The bridge wants a source of ours up to ``max_height`` pixels tall; 0: not at all, below 0: any height."""
+
+    name: ClassVar[str] = "sender_constraints_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "The bridge wants {source} up to a height of {max_height}"
+    source: str
+    max_height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantJoined(Event):
     """Somebody else is in the room."""
 

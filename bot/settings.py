@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     ConfigDict,
@@ -33,8 +34,25 @@ SECRETS = (*FILE_SECRETS, "token")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-AudioSource = Literal["speech", "tone", "none"]
-VideoSource = Literal["pattern", "none"]
+#: What stands before the path of a file to publish.
+FILE = "file:"
+
+
+def _source(*named: str) -> AfterValidator:
+    """One of ``named``, or ``file:PATH`` of a file that is there."""
+
+    def check(value: str) -> str:
+        if value not in named and not value.startswith(FILE):
+            raise ValueError(f"must be {', '.join(named)} or {FILE}PATH, not {value!r}")
+        if value.startswith(FILE) and not Path(value.removeprefix(FILE)).is_file():
+            raise ValueError(f"no such file: {value.removeprefix(FILE)}")
+        return value
+
+    return AfterValidator(check)
+
+
+AudioSource = Annotated[str, _source("speech", "tone", "none")]
+VideoSource = Annotated[str, _source("pattern", "none")]
 
 
 class ParticipantSpec(BaseModel):
@@ -47,6 +65,8 @@ class ParticipantSpec(BaseModel):
     count: int = Field(default=1, ge=1, le=1000)
     audio: AudioSource | None = None
     video: VideoSource | None = None
+    start_muted_audio: bool | None = None
+    start_muted_video: bool | None = None
 
 
 class Settings(BaseSettings):
@@ -114,12 +134,21 @@ class Settings(BaseSettings):
     )
 
     # --- media ---
-    audio: AudioSource = Field(default="speech", description="Sound to publish")
-    video: VideoSource = Field(default="pattern", description="Picture to publish")
+    audio: AudioSource = Field(
+        default="speech", description="Sound to publish: speech, tone, none or file:PATH (looped)"
+    )
+    video: VideoSource = Field(
+        default="pattern", description="Picture to publish: pattern, none or file:PATH (looped, in its own size)"
+    )
+    start_muted_audio: bool = Field(default=False, description="Join with the sound muted")
+    start_muted_video: bool = Field(default=False, description="Join with the picture muted")
     width: int = Field(default=640, ge=160, le=3840, multiple_of=2, description="Width of the picture in pixels")
     height: int = Field(default=360, ge=90, le=2160, multiple_of=2, description="Height in pixels")
     fps: int = Field(default=30, ge=1, le=60, description="Frames per second")
-    video_codec: Literal["vp8", "h264"] = Field(default="vp8", description="Codec of the published picture")
+    video_codec: Literal["auto", "vp8", "h264"] = Field(
+        default="auto",
+        description="Codec of the published picture; auto = the first that all in the room can take",
+    )
     codecs: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("av1", "vp9", "vp8", "h264"),
         description="Codecs named to the room as receivable; a short list moves the whole room off the others",
@@ -226,7 +255,7 @@ class Settings(BaseSettings):
         given = [name for name, value in tokens.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other")
-        if self.video != "none" and self.video_codec not in self.codecs:
+        if self.video_codec != "auto" and self.video != "none" and self.video_codec not in self.codecs:
             raise ValueError(f"video_codec {self.video_codec} is not among codecs {','.join(self.codecs)}")
         return self
 

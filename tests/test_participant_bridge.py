@@ -90,6 +90,7 @@ class Bench:
             on_phase=lambda _: None,
             on_state=lambda _: None,
             timer=cast("Any", None),
+            own=cast("OwnMedia", self.own),
             clock=lambda: self.now,
         )
         self.dialogue = BridgeDialogue(stay, cast("OwnMedia", self.own), self.sources, on_map=self.maps.append)

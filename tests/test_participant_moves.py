@@ -15,6 +15,7 @@ from bot.bridge.transport import MediaTransport
 from bot.jingle.answer import bundle_transport
 from bot.jingle.codec import build_jingle, parse_jingle
 from bot.jingle.model import Action, Jingle, MediaSources, Source, SourceMap
+from bot.media.synthetic import SyntheticVideoTrack
 from bot.participant.config import expand
 from bot.participant.focus import FocusSession
 from bot.participant.own import OwnMedia
@@ -59,6 +60,8 @@ class Bench:
         self.said: list[tuple[type[events.Event], dict[str, Any]]] = []
         self.bridges: list[MediaTransport] = []
         config = expand(load(ice_addresses="127.0.0.1", audio="tone", video="none", bridge_channel="none"))[0]
+        self.own = OwnMedia(config, lambda *_, **__: None)
+        self.own.start()
         stay = Stay(
             config=config,
             connection=cast("XmppConnection", self.connection),
@@ -66,12 +69,12 @@ class Bench:
             on_phase=lambda _: None,
             on_state=lambda _: None,
             timer=PhaseTimer(time.monotonic),
+            own=self.own,
         )
-        self.own = OwnMedia(config, self.connection.endpoint_id)
         self.session = FocusSession(
             stay,
             ROOM,
-            self.own,
+            codec=lambda _: "vp8",
             on_published=lambda: None,
             on_idle=lambda: None,
             on_lost=lambda error: None,
@@ -115,6 +118,7 @@ class Bench:
         self.running.cancel()
         await asyncio.wait([self.running])
         await self.session.close()
+        await self.own.close()
         for bridge in self.bridges:
             await bridge.close()
 
@@ -142,6 +146,29 @@ async def test_a_replaced_transport_is_taken_in_place(bench: Bench) -> None:
     # The same source, before and after.
     assert [fields["source"] for fields in bench.fields("remote_source_added")] == ["alice-v0"] * 2
     assert "media_failed" not in bench.names()
+
+
+async def test_all_sources_go_on_over_the_other_bridge_and_what_changed_meanwhile_is_told(bench: Bench) -> None:
+    def picture() -> SyntheticVideoTrack:
+        return SyntheticVideoTrack("room", "a", 160, 90)
+
+    await bench.order("session-initiate")
+    desk, second = picture(), picture()
+    assert [await bench.own.add_source(track) for track in (desk, second)] == ["v0", "v1"]
+    before = bench.connection.asked[-2:]
+    bench.own.withdraw()  # between two bridges
+    third = picture()
+    assert await bench.own.add_source(third) == "v2"
+    await bench.own.remove_source("v0")
+    assert len(bench.connection.asked) == 3
+    await bench.order("transport-replace")
+    moved, removed, added = bench.connection.asked[3:]
+    assert moved.action == "transport-accept"
+    assert moved.sources.video == before[0].sources.video.merged(before[1].sources.video)
+    assert (removed.action, removed.sources) == ("source-remove", before[0].sources)
+    assert (added.action, added.sources.video.sources[0].name) == ("source-add", "0me00000-v2")
+    for track in (desk, second, third):
+        track.stop()
 
 
 async def test_a_gap_is_measured_over_a_session_that_failed_and_the_next(bench: Bench) -> None:

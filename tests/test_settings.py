@@ -92,7 +92,9 @@ def test_participants_of_the_file(tmp_path: Path) -> None:
         ({"jwt_app_id": "app"}, "jwt_app_id and jwt_app_secret need each other"),
         ({"token": "a", "jwt_app_id": "a", "jwt_app_secret": "b"}, "token and jwt_app_secret exclude each other"),
         ({"token_file": "/none/token"}, "token_file: no such file"),
-        ({"codecs": "av1"}, "video_codec vp8 is not among codecs av1"),
+        ({"codecs": "av1", "video_codec": "vp8"}, "video_codec vp8 is not among codecs av1"),
+        ({"audio": "noise"}, "audio: must be speech, tone, none or file:PATH, not 'noise'"),
+        ({"video": "file:/none/film.mp4"}, "video: no such file: /none/film.mp4"),
         ({"width": 641}, "width: "),
     ],
 )

@@ -234,3 +234,8 @@ def sent_by(sender: RTCRtpSender) -> tuple[int, int]:
         sender._RTCRtpSender__packet_count,  # type: ignore[attr-defined]
         sender._RTCRtpSender__octet_count,  # type: ignore[attr-defined]
     )
+
+
+def force_key_frame(sender: RTCRtpSender) -> None:
+    """Let the next frame that ``sender`` encodes be a key frame."""
+    sender._send_keyframe()

@@ -19,7 +19,7 @@ from aiortc.rtcrtpparameters import (
 )
 
 from bot.bridge import rtcp
-from bot.bridge._aiortc import make_sender, sent_by
+from bot.bridge._aiortc import force_key_frame, make_sender, sent_by
 from bot.bridge.channel import BridgeChannel, Kind, MessageSink, SctpBridgeChannel, pick_channel
 from bot.bridge.decode import Decode, DecodedStream, OnFrame
 from bot.bridge.inbound import InboundMedia
@@ -54,6 +54,28 @@ _SENT_EXTENSIONS = (EXT_AUDIO_LEVEL, EXT_ABS_SEND_TIME, EXT_TRANSPORT_CC)
 
 
 @dataclass(frozen=True, slots=True)
+class OwnSource:
+    """A source that we publish: its Jitsi name, and its SSRCs in one session; ``rtx`` is None for sound."""
+
+    name: str
+    media: Media
+    ssrc: int
+    rtx: int | None = None
+    video_type: str | None = None
+
+    @property
+    def sources(self) -> SourceMap:
+        """What the focus is told of it."""
+        endpoint, _, label = self.name.rpartition("-")
+        msid = f"{endpoint}-{self.media}-{label[1:]}-1 {self.media}{self.ssrc}"
+        ssrcs = (self.ssrc,) if self.rtx is None else (self.ssrc, self.rtx)
+        sources = tuple(Source(ssrc, self.name, msid=msid, video_type=self.video_type) for ssrc in ssrcs)
+        groups = () if self.rtx is None else (SourceGroup("FID", ssrcs),)
+        found = MediaSources(sources, groups)
+        return SourceMap(audio=found) if self.media == "audio" else SourceMap(video=found)
+
+
+@dataclass(frozen=True, slots=True)
 class OwnSsrcs:
     """The SSRCs that a participant publishes with; new ones for each session, the names stay."""
 
@@ -66,19 +88,26 @@ class OwnSsrcs:
         """Three different numbers (RFC 3550 section 8.1)."""
         return cls(*(rng or random.Random()).sample(range(1, 2**32), 3))
 
+    def source(self, endpoint: str, label: str, video_type: str = "camera") -> OwnSource:
+        """The source called ``endpoint-label``; ``a0`` and ``v0`` have these SSRCs, any other has new ones."""
+        name, known = f"{endpoint}-{label}", {self.audio, self.video, self.video_rtx}
+        if label.startswith("a"):
+            return OwnSource(name, "audio", self.audio if label == "a0" else _other(known))
+        if label == "v0":
+            return OwnSource(name, "video", self.video, self.video_rtx, video_type)
+        ssrc = _other(known)
+        return OwnSource(name, "video", ssrc, _other({*known, ssrc}), video_type)
+
     def sources(self, endpoint: str, kinds: Sequence[str]) -> SourceMap:
-        """Our sources and groups for the focus; ``kinds`` of audio and video that are published."""
-        audio = Source(self.audio, f"{endpoint}-a0", msid=f"{endpoint}-audio-0-1 audio{self.audio}")
-        msid = f"{endpoint}-video-0-1 video{self.video}"
-        video = [
-            Source(ssrc, f"{endpoint}-v0", msid=msid, video_type="camera") for ssrc in (self.video, self.video_rtx)
-        ]
-        return SourceMap(
-            audio=MediaSources((audio,)) if "audio" in kinds else MediaSources(),
-            video=MediaSources(tuple(video), (SourceGroup("FID", (self.video, self.video_rtx)),))
-            if "video" in kinds
-            else MediaSources(),
-        )
+        """The first source of each of ``kinds`` (audio, video), for the focus."""
+        found = SourceMap()
+        for kind in kinds:
+            found = found.merged(self.source(endpoint, f"{kind[0]}0").sources)
+        return found
+
+
+def _other(known: set[int]) -> int:
+    return next(ssrc for ssrc in iter(lambda: random.randrange(1, 2**32), 0) if ssrc not in known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +182,9 @@ class MediaSession:
             requests=self.inbound,
         )
         self.name_sources(offer.sources)
-        self._senders: list[RTCRtpSender] = []
+        self._senders: dict[str, RTCRtpSender] = {}
+        #: Packets and payload bytes of senders that were stopped.
+        self._sent_before: dict[Media, tuple[int, int]] = dict.fromkeys(_MEDIA, (0, 0))
         #: The bridge channel, where one is offered that is wanted; the caller opens it after ``connect``.
         self.channel = self._make_channel(pick_channel(self._remote, channel), on_message, tls)
 
@@ -177,7 +208,12 @@ class MediaSession:
     @property
     def sent(self) -> tuple[int, int]:
         """Packets and payload bytes sent so far, retransmissions left out."""
-        counts = [sent_by(sender) for sender in self._senders]
+        counts = [self._sent_of(media) for media in _MEDIA]
+        return sum(packets for packets, _ in counts), sum(octets for _, octets in counts)
+
+    def _sent_of(self, media: Media) -> tuple[int, int]:
+        now = [sent_by(sender) for sender in self._senders.values() if sender.kind == media]
+        counts = [self._sent_before[media], *now]
         return sum(packets for packets, _ in counts), sum(octets for _, octets in counts)
 
     @property
@@ -187,11 +223,10 @@ class MediaSession:
 
     def totals(self) -> MediaTotals:
         """What went each way so far."""
-        sent = {media: sum(sent_by(item)[1] for item in self._senders if item.kind == media) for media in _MEDIA}
         octets = self.inbound.bytes
         return MediaTotals(
-            audio_sent=sent["audio"],
-            video_sent=sent["video"],
+            audio_sent=self._sent_of("audio")[1],
+            video_sent=self._sent_of("video")[1],
             audio_received=octets["audio"],
             video_received=octets["video"],
             sent_acked=self._uplink.acked,
@@ -235,12 +270,59 @@ class MediaSession:
         """Our side of the transport."""
         return await self.transport.gather()
 
-    async def connect(self, tracks: Sequence[MediaStreamTrack], *, video_codec: str, timeout: float) -> None:
-        """Connect and publish ``tracks``. Raises a MediaError."""
+    async def connect(
+        self, tracks: Sequence[MediaStreamTrack] = (), *, video_codec: str = "vp8", timeout: float
+    ) -> None:
+        """Connect, and publish ``tracks`` as the first sources of their kinds. Raises a MediaError."""
         await self.transport.connect(self._remote, timeout)
         self.feedback.start()
         for track in tracks:
-            await self._publish(track, "opus" if track.kind == "audio" else video_codec)
+            source = self.ssrcs.source("", f"{track.kind[0]}0")
+            await self.publish(source, track, "opus" if track.kind == "audio" else video_codec)
+
+    async def publish(self, source: OwnSource, track: MediaStreamTrack, codec: str) -> None:
+        """Send ``track`` as ``source``; nothing happens where its kind is not offered.
+
+        The sender stops the track at its end. Raises UnsupportedMediaError.
+        """
+        content = self._offer.content(source.media)
+        if content is None:
+            return
+        offered = content.payload_type(codec)
+        if offered is None:
+            raise UnsupportedMediaError(f"the offer's {source.media} has no {codec}", hint="JITSI_VIDEO_CODEC")
+        sender = make_sender(
+            track,
+            self.transport.dtls,
+            source.ssrc,
+            source.rtx or 0,
+            self.transport.sequence,
+            on_report=lambda sent, ntp: self._round_trips.sent(sent, ntp, self._clock()),
+        )
+        first = not self._senders
+        self._senders[source.name] = sender
+        await sender.send(_send_parameters(content, offered, self._cname))
+        if first:
+            self._on_phase("first_packet_out")
+
+    async def unpublish(self, name: str) -> None:
+        """Stop sending a source (RTCP BYE, RFC 3550 section 6.6); nothing happens where it is not sent."""
+        if (sender := self._senders.get(name)) is not None:
+            await sender.stop()
+            self._retire(name)
+
+    def request_key_frame(self, name: str) -> None:
+        """Let the next frame of a source be a key frame."""
+        if (sender := self._senders.get(name)) is not None:
+            force_key_frame(sender)
+
+    def _retire(self, name: str) -> None:
+        if (sender := self._senders.pop(name, None)) is None:
+            return  # stopped by another call meanwhile
+        media: Media = "audio" if sender.kind == "audio" else "video"
+        packets, octets = sent_by(sender)
+        before = self._sent_before[media]
+        self._sent_before[media] = (before[0] + packets, before[1] + octets)
 
     async def add_candidates(self, remote: Transport) -> None:
         """Take candidates that came after the offer (XEP-0176 section 5.7)."""
@@ -255,35 +337,13 @@ class MediaSession:
         try:
             await self.feedback.close()
             await self.inbound.decoders.close()
-            while self._senders:
-                await self._senders[-1].stop()
-                self._senders.pop()
+            for name, sender in list(self._senders.items()):
+                await sender.stop()
+                self._retire(name)
             if self.channel is not None:
                 await self.channel.close()
         finally:
             await self.transport.close()
-
-    async def _publish(self, track: MediaStreamTrack, codec: str) -> None:
-        media: Media = "audio" if track.kind == "audio" else "video"
-        content = self._offer.content(media)
-        if content is None:
-            return
-        offered = content.payload_type(codec)
-        if offered is None:
-            raise UnsupportedMediaError(f"the offer's {media} has no {codec}", hint="JITSI_VIDEO_CODEC")
-        ssrc = self.ssrcs.audio if media == "audio" else self.ssrcs.video
-        sender = make_sender(
-            track,
-            self.transport.dtls,
-            ssrc,
-            self.ssrcs.video_rtx,
-            self.transport.sequence,
-            on_report=lambda sent, ntp: self._round_trips.sent(sent, ntp, self._clock()),
-        )
-        self._senders.append(sender)
-        await sender.send(_send_parameters(content, offered, self._cname))
-        if len(self._senders) == 1:
-            self._on_phase("first_packet_out")
 
     def _received(self, data: bytes) -> None:
         try:

@@ -51,14 +51,58 @@ class Clock(Protocol):
         ...
 
 
-class PacedTrack(MediaStreamTrack):
-    """A track whose frames are due at fixed times; ``stop`` ends a waiting ``recv`` at once."""
+class TimedTrack(MediaStreamTrack):
+    """A track that waits until its frames are due; ``stop`` ends a waiting ``recv`` at once."""
 
-    def __init__(self, pacer: Pacer, clock: Clock | None) -> None:
+    #: Frames are made when they are asked for, and by then nobody else has them.
+    on_demand = True
+
+    def __init__(self, clock: Clock | None) -> None:
         super().__init__()
-        self._pacer = pacer
         self._clock = clock
         self._waiting: set[asyncio.Future[None]] = set()
+
+    def now(self) -> float:
+        """Seconds on the track's clock: that of the event loop unless another was given."""
+        return self._time().time()
+
+    def _time(self) -> Clock:
+        return self._clock or asyncio.get_running_loop()
+
+    def _check_live(self) -> None:
+        if self.readyState != "live":
+            raise MediaStreamError
+
+    async def wait_until(self, due: float) -> None:
+        """Wait until ``due``, if that is to come. Raises MediaStreamError once the track is stopped."""
+        self._check_live()
+        if due > self.now():
+            await self._wait(due)
+            self._check_live()
+
+    async def _wait(self, due: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        timer = self._time().call_at(due, lambda: _wake(future))
+        try:
+            await future
+        finally:
+            timer.cancel()
+            self._waiting.discard(future)
+
+    def stop(self) -> None:
+        """End the track: every ``recv``, also a waiting one, raises MediaStreamError."""
+        super().stop()
+        for future in self._waiting:
+            _wake(future)
+
+
+class PacedTrack(TimedTrack):
+    """A track with so many frames a second."""
+
+    def __init__(self, pacer: Pacer, clock: Clock | None) -> None:
+        super().__init__(clock)
+        self._pacer = pacer
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.readyState} {self._pacer!r}>"
@@ -71,32 +115,9 @@ class PacedTrack(MediaStreamTrack):
     async def next_slot(self) -> Slot:
         """Wait until the next frame is due. Raises MediaStreamError once the track is stopped."""
         self._check_live()
-        clock: Clock = self._clock or asyncio.get_running_loop()
-        slot = self._pacer.next(clock.time())
-        if slot.due > clock.time():
-            await self._wait_until(clock, slot.due)
-            self._check_live()
+        slot = self._pacer.next(self.now())
+        await self.wait_until(slot.due)
         return slot
-
-    def _check_live(self) -> None:
-        if self.readyState != "live":
-            raise MediaStreamError
-
-    async def _wait_until(self, clock: Clock, due: float) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        timer = clock.call_at(due, lambda: _wake(future))
-        try:
-            await future
-        finally:
-            timer.cancel()
-            self._waiting.discard(future)
-
-    def stop(self) -> None:
-        """End the track: every ``recv``, also a waiting one, raises MediaStreamError."""
-        super().stop()
-        for future in self._waiting:
-            _wake(future)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

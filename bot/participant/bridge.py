@@ -238,6 +238,8 @@ class BridgeDialogue:
                 self.downlink = downlink
             case messages.EndpointStatistics():
                 self._keep(told)
+            case messages.SenderConstraints(source, max_height):
+                self._own.constrain(source, max_height)
             case messages.EndpointConnectivity(endpoint, active):
                 self._stay.emit(events.EndpointConnectivityChanged, endpoint=endpoint, active=active)
             case messages.EndpointMessage(sender, payload):

@@ -10,9 +10,10 @@ from typing import Any
 from bot import events
 from bot.bridge.session import MediaSession
 from bot.errors import BotError, RoomError, RoomRestrictedError
+from bot.jingle.model import Jingle
 from bot.jingle.session import FOCUS_NICK
+from bot.participant.codecs import offered_codecs, send_codec
 from bot.participant.focus import FocusSession
-from bot.participant.own import OwnMedia
 from bot.participant.sources import SourceState
 from bot.participant.states import State
 from bot.participant.stay import Stay
@@ -46,17 +47,23 @@ class Conference:
         self._focus_patience = FOCUS_PATIENCE
         self._over: asyncio.Future[BotError] = asyncio.get_running_loop().create_future()
         self.room = Room(stay.connection, stay.config.room_jid, on_event=self._room_event)
-        self.own = OwnMedia(stay.config, stay.connection.endpoint_id)
+        self.own = stay.own
+        self._published = False
         self.session = FocusSession(
             stay,
             self.room.jid,
-            self.own,
-            on_published=lambda: self.room.update_presence(self._presence(published=True)),
+            codec=self._send_codec,
+            on_published=self._publish,
             on_idle=self._stand,
             on_lost=self._end,
         )
         #: Whether the room has admitted us.
         self.joined = False
+        self.own.enter(
+            stay.connection.endpoint_id,
+            on_presence=self._own_changed,
+            on_video_types=self.session.bridge.published,
+        )
         stay.connection.on_iq(features.DISCO_INFO, lambda ask: features.disco_answer(ask.payload, self._features))
 
     def __repr__(self) -> str:
@@ -144,8 +151,9 @@ class Conference:
         return await self.room.leave(timeout)
 
     async def close(self) -> None:
-        """End the media session and stop the tracks; may be called twice."""
+        """End the media session; may be called twice."""
         self.room.close()
+        self.own.leave()
         await self.session.close()
         self._over.cancel()
 
@@ -163,15 +171,29 @@ class Conference:
             self._focus_answered = answer.ready
             self._focus_patience = FOCUS_MOMENT
 
-    def _presence(self, *, published: bool = False) -> RoomPresence:
+    def _presence(self) -> RoomPresence:
         """Our presence; SourceInfo names our sources from the first session on, as web clients do it."""
         return RoomPresence(
             nick=self._stay.config.name,
             stats_id=self._stay.config.name,
             caps=features.caps_element(self._features),
             codecs=self._stay.settings.codecs,
-            sources=self.own.source_info if published else {},
+            sources=self.own.source_info if self._published else {},
         )
+
+    def _publish(self) -> None:
+        self._published = True
+        self._own_changed()
+
+    def _own_changed(self) -> None:
+        """Say what our sources are by now, once they have been said at all."""
+        if self._published:
+            self.room.update_presence(self._presence())
+
+    def _send_codec(self, offer: Jingle) -> str:
+        settings = self._stay.settings
+        others = [occupant.codecs for occupant in self.room.occupants.others]
+        return send_codec(settings.video_codec, settings.codecs, others, offered_codecs(offer))
 
     # --- the room ---
 

@@ -19,6 +19,8 @@ class ParticipantConfig:
     name: str
     audio: str
     video: str
+    start_muted_audio: bool = False
+    start_muted_video: bool = False
 
     @property
     def room_jid(self) -> str:
@@ -80,4 +82,10 @@ def _one(settings: Settings, spec: ParticipantSpec, number: int) -> ParticipantC
         name=f"{name}-{number}" if spec.count > 1 else name,
         audio=spec.audio or settings.audio,
         video=spec.video or settings.video,
+        start_muted_audio=_first(spec.start_muted_audio, settings.start_muted_audio),
+        start_muted_video=_first(spec.start_muted_video, settings.start_muted_video),
     )
+
+
+def _first(own: bool | None, general: bool) -> bool:
+    return general if own is None else own

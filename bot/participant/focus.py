@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from bot import events
 from bot.bridge.channel import BridgeChannel
 from bot.bridge.messages import SourcesMapped
-from bot.bridge.session import MediaSession, OwnSsrcs
-from bot.errors import BotError, MediaLostError
+from bot.bridge.session import MediaSession
+from bot.errors import BotError, MediaError, MediaLostError
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
-from bot.jingle.model import Action, Jingle
+from bot.jingle.model import Action, Jingle, SourceMap
 from bot.jingle.session import (
     FOCUS_NICK,
     Choices,
+    IllegalTransitionError,
     JingleSession,
     OfferReceived,
     Output,
@@ -30,7 +31,7 @@ from bot.jingle.session import (
     refuse_p2p,
 )
 from bot.participant.bridge import BridgeDialogue
-from bot.participant.own import OwnMedia
+from bot.participant.publication import Publication
 from bot.participant.restarts import MAX_IN_A_ROW, RestartBudget
 from bot.participant.sources import Change, RemoteSources, SourceState
 from bot.participant.states import State
@@ -44,16 +45,16 @@ JINGLE = "{urn:xmpp:jingle:1}jingle"
 class FocusSession:
     """The Jingle session of one stay, and the media of it. ``run`` does what the focus asks, one after the other.
 
-    ``on_published`` is told when our sources are signalled, ``on_idle`` when no session is held any more, and
-    ``on_lost`` when only a new join can bring media back.
+    ``codec`` says what pictures are sent with. ``on_published`` is told when our sources are signalled,
+    ``on_idle`` when no session is held any more, and ``on_lost`` when only a new join can bring media back.
     """
 
     def __init__(
         self,
         stay: Stay,
         room_jid: str,
-        own: OwnMedia,
         *,
+        codec: Callable[[Jingle], str],
         on_published: Callable[[], None],
         on_idle: Callable[[], None],
         on_lost: Callable[[MediaLostError], None],
@@ -61,7 +62,8 @@ class FocusSession:
         self._stay = stay
         self._room_jid = room_jid
         self._focus = f"{room_jid}/{FOCUS_NICK}"
-        self._own = own
+        self._own = stay.own
+        self._codec = codec
         self._on_published = on_published
         self._on_idle = on_idle
         self._on_lost = on_lost
@@ -70,10 +72,11 @@ class FocusSession:
         self._sources = RemoteSources()
         self._restarts = RestartBudget()
         self._task: asyncio.Future[None] | None = None
+        self._publication: Publication | None = None
         #: When the last packet of a session that was lost came, None while nothing is missed.
         self._silent_since: float | None = None
         #: The talk with the bridge.
-        self.bridge = BridgeDialogue(stay, own, self._sources, on_map=self._mapped)
+        self.bridge = BridgeDialogue(stay, stay.own, self._sources, on_map=self._mapped)
         #: The media session while there is one.
         self.media: MediaSession | None = None
         stay.connection.on_iq(JINGLE, self._jingle)
@@ -105,7 +108,6 @@ class FocusSession:
         """End the session without a stanza; may be called twice."""
         self._session.end()
         await self._end_media()
-        self._own.stop()
 
     # --- the focus ---
 
@@ -151,6 +153,7 @@ class FocusSession:
                 await asyncio.sleep(0)  # it takes the offer's sources before what changes them
             case SessionTerminated():
                 await self._end_media()
+                self._publication = None
                 self._report(self._sources.clear())
                 condition = output.reason.condition if output.reason else "no reason given"
                 self._stay.emit(events.MediaEnded, cause=condition)
@@ -158,11 +161,10 @@ class FocusSession:
                 self._on_idle()
             case TransportReplaced(offer):
                 # The session goes on over another bridge; the focus knows our sources by their SSRCs.
-                ssrcs = self.media.ssrcs if self.media is not None else None
                 await self._end_media()
                 self._report(self._sources.clear())
                 self._stay.timer.restart()
-                self._task = asyncio.ensure_future(self._media(offer, ssrcs))
+                self._task = asyncio.ensure_future(self._media(offer, self._publication))
                 await asyncio.sleep(0)
             case TransportInfo(jingle) if self.media is not None:
                 for content in jingle.contents:
@@ -192,13 +194,13 @@ class FocusSession:
 
     # --- the media session ---
 
-    async def _media(self, offer: Jingle, ssrcs: OwnSsrcs | None = None) -> None:
-        """Accept ``offer`` and hold the session until its transport is gone; ``ssrcs`` go on where it is moved."""
+    async def _media(self, offer: Jingle, moved: Publication | None = None) -> None:
+        """Accept ``offer`` and hold the session until its transport is gone; a moved one goes on as published."""
         settings = self._stay.settings
         self._stay.on_phase("offer")
         self._stay.on_state(State.NEGOTIATING)
         self._report(self._sources.added(offer.sources))
-        tracks = self._own.start()
+        codec = self._codec(offer)
         try:
             media = self.media = MediaSession(
                 offer,
@@ -209,19 +211,25 @@ class FocusSession:
                 tls=ssl_context(settings.ca_file),
                 decode=settings.decode,
                 on_frame=self._stay.on_frame,
-                ssrcs=ssrcs,
+                ssrcs=moved.ssrcs if moved is not None else None,
             )
-            own = media.ssrcs.sources(self._stay.connection.endpoint_id, [track.kind for track in tracks])
             transport = await media.gather()
-            if ssrcs is not None:
+            publication = Publication(
+                media, self._stay.connection.endpoint_id, codec, self._change_sources, moved=moved
+            )
+            self._own.publish(publication)
+            if moved is not None:
                 accept = self._session.transport_accept(transport)
             else:
-                choices: Choices = {"video_codecs": (settings.video_codec,), "data": _is_sctp(media.channel)}
-                accept = self._session.accept(transport, own, choices)
+                choices: Choices = {"video_codecs": (codec,), "data": _is_sctp(media.channel)}
+                accept = self._session.accept(transport, publication.sources, choices)
+            self._publication = publication
             self._stay.connection.ask(self._focus, build_jingle(accept))
             await asyncio.sleep(0)  # the accept goes first: servers that limit what we send let the second wait
+            publication.accepted()
             self._on_published()
-            await media.connect(tracks, video_codec=settings.video_codec, timeout=settings.media_timeout)
+            await media.connect(timeout=settings.media_timeout)
+            await publication.start()
         except BotError as error:
             await self._media_failed(error.code, str(error), restart=error.retryable)
             return
@@ -242,6 +250,20 @@ class FocusSession:
         if phase == "first_packet_in" and self._silent_since is not None:
             seconds, self._silent_since = self._stay.clock() - self._silent_since, None
             self._stay.emit(events.MediaRecovered, seconds=seconds)
+
+    async def _change_sources(self, action: Action, sources: SourceMap) -> None:
+        """Ask the focus for a source-add or source-remove. Raises a BotError where it refuses."""
+        change = self._session.source_add if action is Action.SOURCE_ADD else self._session.source_remove
+        try:
+            stanza = build_jingle(change(sources))
+        except IllegalTransitionError as error:
+            raise MediaError(str(error)) from error
+        try:
+            await self._stay.connection.iq("set", self._focus, stanza)
+        except BotError:
+            if action is Action.SOURCE_ADD and self._session.state is SessionState.ACTIVE:
+                self._session.source_remove(sources)  # it never was
+            raise
 
     async def _hold(self, media: MediaSession) -> None:
         """Keep the bridge channel open as long as the transport lives."""
@@ -292,12 +314,12 @@ class FocusSession:
 
     async def _close_media(self) -> None:
         if (media := self.media) is not None:
+            self._own.withdraw()
             if self._silent_since is None and media.silence is not None:
                 self._silent_since = self._stay.clock() - media.silence
             await media.close()  # whoever is cancelled here leaves the rest to who cancelled him
             self.media = None
             self.bridge.ended()
-            self._own.stop()
 
 
 def _is_sctp(channel: BridgeChannel | None) -> bool:

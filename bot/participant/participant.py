@@ -20,6 +20,7 @@ from bot.bridge.streams import RemoteStream
 from bot.errors import BotError, ConnectionFailedError, MediaLostError, ResumeRefusedError, RoomError
 from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
+from bot.participant.own import OwnMedia
 from bot.participant.retry import Sleep, join_policy, resume_policy
 from bot.participant.states import FINAL, State, StateGraph
 from bot.participant.stay import Stay
@@ -73,6 +74,8 @@ class Participant:
         self._clock = clock
         self._connect = connect or (lambda conf, on_phase: XmppConnection(conf, on_phase=on_phase))
         self._on_frame = on_frame
+        #: What it publishes, in whatever session; what is set here stays.
+        self.own = OwnMedia(config, self._emit)
         self._graph = StateGraph(clock())
         self._timer = PhaseTimer(clock)
         self._attempt = 0
@@ -193,6 +196,7 @@ class Participant:
                     on_phase=self._phase,
                     on_state=self._to,
                     timer=self._timer,
+                    own=self.own,
                     sleep=self._sleep,
                     clock=self._clock,
                     on_frame=self._on_frame,
@@ -297,6 +301,7 @@ class Participant:
                 clean = await self._conference.leave(self.config.settings.leave_timeout)
         finally:
             await self._drop()
+            await self.own.close()
             if self.state is State.LEAVING:
                 self._to(State.LEFT)
                 self._emit(events.Left, clean=clean)

@@ -11,6 +11,7 @@ from typing import Protocol
 from bot import events
 from bot.bridge.decode import OnFrame
 from bot.participant.config import ParticipantConfig
+from bot.participant.own import OwnMedia
 from bot.participant.retry import Sleep
 from bot.participant.states import State
 from bot.participant.timing import PhaseTimer
@@ -36,6 +37,7 @@ class Stay:
     on_phase: Callable[[str], None]
     on_state: Callable[[State], None]
     timer: PhaseTimer
+    own: OwnMedia
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     on_frame: OnFrame | None = None
