@@ -12,6 +12,7 @@ from bot import events
 from bot.errors import KickedError
 from bot.participant.participant import Participant
 from bot.xmpp import features
+from bot.xmpp.occupants import OccupantChanged, OccupantTable
 from tests.bridge_support import until
 from tests.embedded_support import condition
 from tests.recordings import channel_parts, dialogue
@@ -146,6 +147,20 @@ def recorded_stanzas(name: str) -> int:
     sent = [frame.element for frame in dialogue(name) if frame.sent]
     stanzas = [element for element in sent if element.tag.startswith("{jabber:client}")]
     return len([element for element in stanzas if not is_ping(element)]) - 1  # bind comes before it
+
+
+def test_whoever_mutes_and_unmutes_is_seen_to() -> None:
+    [other] = others("bot-pair")
+    received = [frame.element for frame in dialogue("bot-pair") if not frame.sent]
+    own = next(jid for element in received if (jid := element.findtext("{*}bind/{*}jid")))
+    table = OccupantTable(own[:8])
+    presences = [element for element in received if element.tag == "{jabber:client}presence"]
+    changes = [
+        event for element in presences for event in table.feed(element) if isinstance(event, OccupantChanged)
+    ]
+    shown = [event.occupant.sources for event in changes if event.occupant.endpoint == other]
+    assert [sources[f"{other}-v0"] for sources in shown] == [{"muted": muted} for muted in (False, True, False)]
+    assert [sources[f"{other}-a0"] for sources in shown] == [{"muted": False}] * 3
 
 
 async def test_alone_is_waiting_and_the_session_comes_and_goes() -> None:
