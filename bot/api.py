@@ -11,17 +11,18 @@ environment (``JITSI_…``) and the defaults.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from bot import events as contract
 from bot.bridge.decode import DecodedFrame, DecodedStream
 from bot.bridge.streams import RemoteStream
-from bot.errors import BotError
+from bot.errors import BotError, BridgeMessageError
 from bot.media.remote import RemoteTrack, RemoteTracks
 from bot.participant.config import expand
 from bot.participant.participant import Participant as _Participant
+from bot.participant.sources import SourceState
 from bot.participant.states import State
 from bot.settings import load
 from bot.xmpp.occupants import Occupant
@@ -110,6 +111,35 @@ class Participant:
     def streams(self) -> tuple[RemoteStream, ...]:
         """What is received of each remote source: packets, loss, jitter, bit rate, first frame."""
         return self._inner.streams
+
+    @property
+    def sources(self) -> Mapping[str, SourceState]:
+        """Remote sources by name: whose they are, whether they are muted, and what was received of them."""
+        conference = self._inner.conference
+        return conference.remote_sources if conference is not None else {}
+
+    # --- what we want ---
+
+    def set_layout(self, **changes: Any) -> None:
+        """Look at something else, now and after whatever is lost: fields of ``bot.participant.layout.Layout``.
+
+        ``mode`` is ``tile``, ``stage``, ``audio-only`` or ``custom``; a ``stage`` of ``("speaker",)`` follows
+        whoever speaks, ``height`` is that of the tallest picture.
+        """
+        self._inner.set_layout(**changes)
+
+    def subscribe_audio(
+        self, *, everyone: bool = True, include: Iterable[str] = (), exclude: Iterable[str] = ()
+    ) -> None:
+        """Choose whose sound to receive, by source names (``sources``)."""
+        self._inner.subscribe_audio(everyone=everyone, include=include, exclude=exclude)
+
+    def send_message(self, payload: Mapping[str, Any], to: str = "") -> None:
+        """Send a JSON object over the bridge to the endpoint ``to``, or to all. Raises BridgeMessageError."""
+        conference = self._inner.conference
+        if conference is None:
+            raise BridgeMessageError("There is no media session")
+        conference.session.bridge.send_message(payload, to)
 
     # --- what happens ---
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import xml.etree.ElementTree as ET
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,14 @@ from bot import events
 from bot.api import BACKLOG, Participant
 from bot.embedded.config import EmbeddedConfig, RoomPolicy
 from bot.embedded.server import EmbeddedServer
-from bot.errors import ConfigurationError, ConnectionRefusedByHostError, RoomDestroyedError, RoomPasswordError
+from bot.errors import (
+    BridgeMessageError,
+    ConfigurationError,
+    ConnectionRefusedByHostError,
+    RoomDestroyedError,
+    RoomPasswordError,
+)
+from tests.bridge_support import until as holds
 from tests.prosody import free_port
 
 DESTROY = """<iq xmlns="jabber:client" type="set" id="1"
@@ -63,6 +70,33 @@ async def test_it_joins_hears_and_sees_another_and_leaves(server: EmbeddedServer
     assert track.readyState == "ended"
     assert one.endpoint == ""
     assert dict(one.others) == {}
+
+
+async def test_layouts_sources_and_messages_over_the_bridge(server: EmbeddedServer) -> None:
+    one, two = someone(server, name="one"), someone(server, name="two", video="none")
+    two.set_layout(mode="audio-only")  # holds for whatever stays come
+    async with one, two:
+        one.set_layout(mode="stage", height=720)
+        await until(one, events.DominantSpeakerChanged)
+        await until(two, events.MediaConnected)
+        await holds(lambda: f"{two.endpoint}-a0" in one.sources)
+        source = one.sources[f"{two.endpoint}-a0"]
+        assert (source.endpoint, source.media, source.muted) == (two.endpoint, "audio", False)
+        hub = next(iter(server.bridge.conferences.values())).hub
+
+        def wanted(who: Participant) -> Mapping[str, Any]:
+            return hub._endpoints[who.endpoint].constraints or {}
+
+        await holds(lambda: wanted(one).get("onStageSources") == [f"{two.endpoint}-v0"])
+        await holds(lambda: wanted(two).get("lastN") == 0)
+        one.subscribe_audio(exclude=[f"{two.endpoint}-a0"])
+        one.send_message({"n": 1}, two.endpoint)
+        heard = (await until(two, events.EndpointMessageReceived))[-1]
+        assert isinstance(heard, events.EndpointMessageReceived)
+        assert (heard.endpoint, heard.payload) == (one.endpoint, {"n": 1})
+    with pytest.raises(BridgeMessageError, match="no media session"):
+        one.send_message({})
+    assert one.sources == {}
 
 
 async def test_who_can_not_join_hears_why(server: EmbeddedServer) -> None:

@@ -17,6 +17,7 @@ from bot.errors import BridgeMessageError
 from bot.participant import bridge
 from bot.participant.bridge import BridgeDialogue, video_types
 from bot.participant.config import expand
+from bot.participant.layout import Wishes
 from bot.participant.own import OwnMedia
 from bot.participant.sources import RemoteSources
 from bot.participant.stay import Stay
@@ -83,14 +84,17 @@ class Bench:
         self.own = Own()
         self.channel = Channel()
         connection = type("Connection", (), {"endpoint_id": ME})()
+        config = expand(load(**settings))[0]
+        self.wishes = Wishes.of(config.settings)
         stay = Stay(
-            config=expand(load(**settings))[0],
+            config=config,
             connection=connection,
             emit=lambda kind, **fields: self.said.append((kind, fields)),
             on_phase=lambda _: None,
             on_state=lambda _: None,
             timer=cast("Any", None),
             own=cast("OwnMedia", self.own),
+            wishes=self.wishes,
             clock=lambda: self.now,
         )
         self.dialogue = BridgeDialogue(stay, cast("OwnMedia", self.own), self.sources, on_map=self.maps.append)
@@ -152,6 +156,8 @@ async def test_a_layout_goes_out_at_once_and_only_when_it_is_another() -> None:
     assert bench.channel.constraints()[-1]["onStageSources"] == ["abc-v0"]
     with pytest.raises(TypeError, match="nonsense"):
         bench.dialogue.set_layout(nonsense=1)
+    with pytest.raises(ValueError, match="known are tile, stage"):
+        bench.dialogue.set_layout(mode="cinema")
     await end(task)
     bench.dialogue.set_layout(mode="audio-only")  # nobody hears it now: the next channel does
     bench.channel = Channel()
@@ -215,11 +221,16 @@ async def test_messages_to_others_and_their_limits() -> None:
 
 async def test_who_is_heard_can_be_chosen() -> None:
     bench = Bench()
-    bench.dialogue.subscribe_audio(exclude=["abc-a0"])
+    bench.wishes.subscribe_audio(exclude=["abc-a0"])
+    bench.dialogue.refresh()
     task = await bench.hold()
     heard = [item for item in bench.channel.sent if item["colibriClass"] == "ReceiverAudioSubscription"]
     assert [(item["all"], item["exclude"]) for item in heard] == [(True, ["abc-a0"])]
-    bench.dialogue.subscribe_audio(everyone=False, include=["abc-a0"])
+    bench.wishes.subscribe_audio(everyone=False, include=["abc-a0"])
+    bench.dialogue.refresh()
+    bench.dialogue.refresh()
+    told = [item["all"] for item in bench.channel.sent if item["colibriClass"] == "ReceiverAudioSubscription"]
+    assert told == [True, False]
     assert bench.channel.sent[-1]["include"] == ["abc-a0"]
     await end(task)
 

@@ -18,6 +18,7 @@ from bot.jingle.model import Action, Jingle, MediaSources, Source, SourceMap
 from bot.media.synthetic import SyntheticVideoTrack
 from bot.participant.config import expand
 from bot.participant.focus import FocusSession
+from bot.participant.layout import Wishes
 from bot.participant.own import OwnMedia
 from bot.participant.stay import Stay
 from bot.participant.timing import PhaseTimer
@@ -70,6 +71,7 @@ class Bench:
             on_state=lambda _: None,
             timer=PhaseTimer(time.monotonic),
             own=self.own,
+            wishes=Wishes.of(config.settings),
         )
         self.session = FocusSession(
             stay,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from bot.bridge.channel import MAX_MESSAGE_BYTES, BridgeChannel, Message
 from bot.bridge.session import MediaSession
 from bot.errors import BridgeMessageError
 from bot.participant.channel import ChannelKeeper
-from bot.participant.layout import Layout, Scene, constraints
+from bot.participant.layout import AudioSubscription, Scene, constraints
 from bot.participant.limits import TokenBucket
 from bot.participant.own import OwnMedia
 from bot.participant.quality import INTERVAL, QualityMeter
@@ -51,21 +51,18 @@ class BridgeDialogue:
         on_map: Callable[[messages.SourcesMapped], None],
     ) -> None:
         self._stay = stay
+        self._wishes = stay.wishes
         self._own = own
         self._sources = sources
         self._on_map = on_map
         self._channel: BridgeChannel | None = None
         self._told: dict[str, messages.VideoType] = {}
         self._sent: Message | None = None
+        self._heard: AudioSubscription | None = None
         self._next = 0.0
         self._news = asyncio.Event()
         self._bucket = TokenBucket(RATE, BURST)
-        self._audio: Message | None = None
         self._scene = Scene(sources_of=sources.videos_of)
-        #: What we look at.
-        self.layout = layout_of(stay)
-        if not stay.settings.receive_audio:
-            self._audio = messages.audio_subscription(everyone=False)
         #: The bridge's estimate of the way to us in bit/s, None before the first; lost with the media session.
         self.downlink: float | None = None
         #: The video sources that the bridge forwards to us.
@@ -76,7 +73,7 @@ class BridgeDialogue:
         self.statistics: dict[str, messages.EndpointStatistics] = {}
 
     def __repr__(self) -> str:
-        return f"<BridgeDialogue {self.layout.mode} {'open' if self.is_open else 'closed'}>"
+        return f"<BridgeDialogue {self._wishes.layout.mode} {'open' if self.is_open else 'closed'}>"
 
     @property
     def is_open(self) -> bool:
@@ -120,10 +117,9 @@ class BridgeDialogue:
             self._stay.emit(events.BridgeChannelRecovered, channel=channel.name, seconds=away)
         else:
             self._stay.on_phase("channel")
-        self._told, self._sent, self._next = {}, None, 0.0
+        self._told, self._sent, self._heard, self._next = {}, None, None, 0.0
         self.published()
-        if self._audio is not None:
-            channel.send(self._audio)
+        self._subscribe()
         self._tell()
 
     def _lost(self, media: MediaSession, cause: str) -> None:
@@ -134,18 +130,24 @@ class BridgeDialogue:
     # --- what we want ---
 
     def set_layout(self, **changes: Any) -> None:
-        """Look at something else: fields of :class:`Layout`. The bridge hears it at once, later ones too."""
-        self.layout = replace(self.layout, **changes)
+        """Look at something else: fields of :class:`bot.participant.layout.Layout`; holds for later bridges."""
+        self._wishes.set_layout(**changes)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Tell the bridge at once what is wished now."""
         self._next = 0.0
         self._tell()
+        self._subscribe()
 
-    def subscribe_audio(
-        self, *, everyone: bool = True, include: Iterable[str] = (), exclude: Iterable[str] = ()
-    ) -> None:
-        """Say whose sound we want; a bridge without that forwards all as before. Later bridges are told, too."""
-        self._audio = messages.audio_subscription(everyone=everyone, include=include, exclude=exclude)
-        if self._channel is not None:
-            self._channel.send(self._audio)
+    def _subscribe(self) -> None:
+        """Without a wish nothing is sent: older bridges do not know the message."""
+        audio = self._wishes.audio
+        if self._channel is not None and audio is not None and audio != self._heard:
+            self._heard = audio
+            self._channel.send(
+                messages.audio_subscription(everyone=audio.everyone, include=audio.include, exclude=audio.exclude)
+            )
 
     def occupants(self, others: int) -> None:
         """So many others are in the room."""
@@ -165,7 +167,7 @@ class BridgeDialogue:
         if now < self._next:
             self._news.set()
             return
-        message = constraints(self.layout, replace(self._scene, desktops=self._sources.desktops))
+        message = constraints(self._wishes.layout, replace(self._scene, desktops=self._sources.desktops))
         if message != self._sent:
             self._sent, self._next = message, now + PAUSE
             channel.send(message)
@@ -281,19 +283,6 @@ class BridgeDialogue:
         self.statistics[told.sender] = told
         while len(self.statistics) > MAX_STATISTICS:
             del self.statistics[next(iter(self.statistics))]
-
-
-def layout_of(stay: Stay) -> Layout:
-    """The layout of the settings."""
-    settings = stay.settings
-    return Layout(
-        mode=settings.layout,
-        height=settings.receive_height,
-        last_n=settings.last_n,
-        stage=settings.stage_sources,
-        selected=settings.selected_sources,
-        assumed_bandwidth=settings.assumed_bandwidth,
-    )
 
 
 def video_types(source_info: Mapping[str, object]) -> dict[str, messages.VideoType]:

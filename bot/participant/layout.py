@@ -7,11 +7,12 @@ look at everybody, so that a default says the same: the bridge applies it where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from bot.bridge.channel import Message
+from bot.settings import Settings
 
 Mode = Literal["tile", "stage", "audio-only", "custom"]
 #: Item of a stage that stands for whoever speaks.
@@ -41,6 +42,49 @@ class Layout:
     selected: tuple[str, ...] = ()
     heights: Mapping[str, int] = field(default_factory=dict)
     assumed_bandwidth: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSubscription:
+    """Whose sound to receive: ``everyone``, and ``include`` besides, but never ``exclude`` (source names)."""
+
+    everyone: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Wishes:
+    """What a participant wants to receive, in all its stays. Without ``audio`` a bridge sends what it will."""
+
+    layout: Layout = field(default_factory=Layout)
+    audio: AudioSubscription | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Wishes:
+        """What the settings say."""
+        layout = Layout(
+            mode=settings.layout,
+            height=settings.receive_height,
+            last_n=settings.last_n,
+            stage=settings.stage_sources,
+            selected=settings.selected_sources,
+            assumed_bandwidth=settings.assumed_bandwidth,
+        )
+        return cls(layout, None if settings.receive_audio else AudioSubscription(everyone=False))
+
+    def set_layout(self, **changes: Any) -> None:
+        """Change fields of the layout. Raises ValueError for a mode that there is not."""
+        layout = replace(self.layout, **changes)
+        if layout.mode not in _MODES:
+            raise ValueError(f"unknown layout {layout.mode!r}; known are {', '.join(_MODES)}")
+        self.layout = layout
+
+    def subscribe_audio(
+        self, *, everyone: bool = True, include: Iterable[str] = (), exclude: Iterable[str] = ()
+    ) -> None:
+        """Choose whose sound to receive, by source names."""
+        self.audio = AudioSubscription(everyone, tuple(include), tuple(exclude))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from bot.bridge.streams import RemoteStream
 from bot.errors import BotError, ConnectionFailedError, MediaLostError, ResumeRefusedError, RoomError
 from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
+from bot.participant.layout import Wishes
 from bot.participant.own import OwnMedia
 from bot.participant.retry import Sleep, join_policy, resume_policy
 from bot.participant.states import FINAL, State, StateGraph
@@ -76,6 +77,7 @@ class Participant:
         self._on_frame = on_frame
         #: What it publishes, in whatever session; what is set here stays.
         self.own = OwnMedia(config, self._emit)
+        self._wishes = Wishes.of(config.settings)
         self._graph = StateGraph(clock())
         self._timer = PhaseTimer(clock)
         self._attempt = 0
@@ -125,6 +127,22 @@ class Participant:
         """What is received of each remote source in the present media session."""
         media = self._conference.media if self._conference is not None else None
         return media.snapshot() if media is not None else ()
+
+    def set_layout(self, **changes: Any) -> None:
+        """Look at something else, now and in all later stays: fields of :class:`bot.participant.layout.Layout`."""
+        self._wishes.set_layout(**changes)
+        self._refresh()
+
+    def subscribe_audio(
+        self, *, everyone: bool = True, include: Iterable[str] = (), exclude: Iterable[str] = ()
+    ) -> None:
+        """Choose whose sound to receive (source names), now and in all later stays."""
+        self._wishes.subscribe_audio(everyone=everyone, include=include, exclude=exclude)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._conference is not None:
+            self._conference.session.bridge.refresh()
 
     def stop(self) -> None:
         """Ask the participant to leave; ``run`` then returns."""
@@ -197,6 +215,7 @@ class Participant:
                     on_state=self._to,
                     timer=self._timer,
                     own=self.own,
+                    wishes=self._wishes,
                     sleep=self._sleep,
                     clock=self._clock,
                     on_frame=self._on_frame,

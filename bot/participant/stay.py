@@ -11,6 +11,7 @@ from typing import Protocol
 from bot import events
 from bot.bridge.decode import OnFrame
 from bot.participant.config import ParticipantConfig
+from bot.participant.layout import Wishes
 from bot.participant.own import OwnMedia
 from bot.participant.retry import Sleep
 from bot.participant.states import State
@@ -38,6 +39,7 @@ class Stay:
     on_state: Callable[[State], None]
     timer: PhaseTimer
     own: OwnMedia
+    wishes: Wishes
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     on_frame: OnFrame | None = None
