@@ -186,9 +186,25 @@ class KickedError(RoomError):
 
 
 class RoomDestroyedError(RoomError):
-    """The room was destroyed or the meeting ended for all."""
+    """The room was destroyed or the meeting ended for all. ``alternative`` is the room to go to instead."""
 
     code = "room_destroyed"
+
+    def __init__(self, message: str, *, hint: str | None = None, alternative: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.alternative = alternative
+
+
+class LobbyDeniedError(RoomError):
+    """A moderator did not admit the participant from the lobby."""
+
+    code = "lobby_denied"
+
+
+class LobbyTimeoutError(RoomError):
+    """Nobody admitted the participant from the lobby within the time limit."""
+
+    code = "lobby_timeout"
 
 
 class JoinTimeoutError(RoomError):
@@ -196,6 +212,12 @@ class JoinTimeoutError(RoomError):
 
     code = "join_timeout"
     retryable = True
+
+
+class ActionRefusedError(BotError):
+    """The room, the focus or a component did not do what was asked; the stay goes on."""
+
+    code = "action_refused"
 
 
 class FocusError(BotError):

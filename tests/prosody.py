@@ -42,6 +42,10 @@ Component "muc.meet.jitsi" "muc"
     muc_room_default_public_jids = true
     muc_room_locking = false
 
+Component "lobby.meet.jitsi" "muc"
+    muc_room_default_public_jids = true
+    muc_room_locking = false
+
 Component "focus.meet.jitsi"
     component_secret = "secret"
 """

@@ -22,10 +22,10 @@ from bot.xmpp.focus import ConferenceRequest, FocusUnavailableError, ask_focus
 from bot.xmpp.occupants import (
     OccupantJoined,
     OccupantLeft,
-    RoomEvent,
     SelfLeft,
 )
-from bot.xmpp.room import Room, RoomPresence
+from bot.xmpp.presence import RoomPresence
+from bot.xmpp.room import Room, RoomEvent
 
 #: Seconds between two conference requests while the focus does not answer, and while it is on its way to the room.
 FOCUS_PATIENCE = 10.0
@@ -188,7 +188,7 @@ class Conference:
     def _own_changed(self) -> None:
         """Say what our sources are by now, once they have been said at all."""
         if self._published:
-            self.room.update_presence(self._presence())
+            self.room.update(sources=self.own.source_info)
 
     def _send_codec(self, offer: Jingle) -> str:
         settings = self._stay.settings

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -41,6 +41,7 @@ from bot.xmpp.websocket import ConnectionLost, FrameSocket, ssl_context
 __all__ = ["ConnectionLost", "IqRequest", "XmppConfig", "XmppConnection", "ssl_context"]
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 #: A whole endpoint id: eight characters that a room nick may have.
 _ENDPOINT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_]{7}")
@@ -226,14 +227,9 @@ class XmppConnection:
         )
 
     async def _next_event(self, progress: asyncio.Queue[tuple[str, Any]]) -> tuple[str, Any]:
-        lost = self._socket.lost
         event = asyncio.ensure_future(progress.get())
         try:
-            waiting: set[asyncio.Future[Any]] = {event, lost}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if event.done():
-                return event.result()
-            raise ConnectionFailedError(f"The connection was lost: {lost.result().reason}")
+            return await self.unless_lost(event)
         finally:
             event.cancel()
 
@@ -291,6 +287,15 @@ class XmppConnection:
     async def wait_lost(self) -> ConnectionLost:
         """Return when the WebSocket is gone without our asking."""
         return await asyncio.shield(self._socket.lost)
+
+    async def unless_lost(self, wanted: asyncio.Future[T]) -> T:
+        """Wait for ``wanted``, which stays the caller's. Raises ConnectionFailedError when the connection goes."""
+        lost = self._socket.lost
+        waiting: set[asyncio.Future[Any]] = {wanted, lost}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if wanted.done():
+            return wanted.result()
+        raise ConnectionFailedError(f"The connection was lost: {lost.result().reason}")
 
     async def iq(self, kind: str, to: str, payload: ET.Element, timeout: float = 15.0) -> ET.Element | None:
         """Ask, and return the payload of the result. Raises StanzaError or IqTimeoutError."""

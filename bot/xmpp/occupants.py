@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bot.errors import BannedError, KickedError, RoomDestroyedError, RoomError
 from bot.jingle.session import FOCUS_NICK
 from bot.xmpp.framing import NS_CLIENT
+from bot.xmpp.presence import NS_NICK, PROPERTY
 
 NS_MUC_USER = "http://jabber.org/protocol/muc#user"
 MAX_OCCUPANTS = 10_000
@@ -17,7 +18,10 @@ MAX_OCCUPANTS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """One occupant. ``endpoint`` is the room nick; ``nick`` the display name; ``sources`` his SourceInfo."""
+    """One occupant. ``endpoint`` is the room nick; ``nick`` the display name; ``sources`` his SourceInfo.
+
+    ``raised_hand`` is when he raised it, in milliseconds since 1970; None while it is down.
+    """
 
     endpoint: str
     nick: str = ""
@@ -27,6 +31,14 @@ class Occupant:
     codecs: tuple[str, ...] = ()
     sources: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    email: str | None = None
+    avatar_url: str | None = None
+    raised_hand: int | None = None
+
+    @property
+    def moderator(self) -> bool:
+        """Whether he may moderate."""
+        return self.role == "moderator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +72,10 @@ class SelfJoined:
 
 @dataclass(frozen=True, slots=True)
 class SelfChanged:
-    """Our own role or affiliation may have changed."""
+    """Our own presence came back changed: role, affiliation, or what we said ourselves."""
 
     occupant: Occupant
+    previous: Occupant
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,7 @@ class SelfLeft:
     error: RoomError | None
 
 
-RoomEvent = OccupantJoined | OccupantChanged | OccupantLeft | SelfJoined | SelfChanged | SelfLeft
+OccupantEvent = OccupantJoined | OccupantChanged | OccupantLeft | SelfJoined | SelfChanged | SelfLeft
 
 
 class OccupantTable:
@@ -110,7 +123,7 @@ class OccupantTable:
         """Ourselves as the room shows us."""
         return self._self
 
-    def feed(self, presence: ET.Element) -> list[RoomEvent]:
+    def feed(self, presence: ET.Element) -> list[OccupantEvent]:
         """Take one presence from the room; errors (``type='error'``) are not for this table."""
         endpoint = presence.get("from", "").partition("/")[2]
         kind = presence.get("type")
@@ -121,17 +134,24 @@ class OccupantTable:
             return self._gone(endpoint, presence, mine=mine)
         return self._present(read_occupant(presence, endpoint), mine=mine)
 
-    def _gone(self, endpoint: str, presence: ET.Element, *, mine: bool) -> list[RoomEvent]:
+    def _gone(self, endpoint: str, presence: ET.Element, *, mine: bool) -> list[OccupantEvent]:
         if mine:
             self._self = None
-            return [SelfLeft(_why(presence))]
+            return [SelfLeft(_why(presence, self._name))]
         left = self._occupants.pop(endpoint, None)
         return [OccupantLeft(left)] if left is not None else []
 
-    def _present(self, occupant: Occupant, *, mine: bool) -> list[RoomEvent]:
+    def _name(self, endpoint: str) -> str:
+        """Display name and endpoint id of somebody in the room."""
+        found = self._occupants.get(endpoint)
+        return f"{found.nick} ({endpoint})" if found is not None and found.nick else endpoint
+
+    def _present(self, occupant: Occupant, *, mine: bool) -> list[OccupantEvent]:
         if mine:
-            first, self._self = self._self is None, occupant
-            return [SelfJoined(occupant) if first else SelfChanged(occupant)]
+            before, self._self = self._self, occupant
+            if before is None:
+                return [SelfJoined(occupant)]
+            return [SelfChanged(occupant, before)] if before != occupant else []
         previous = self._occupants.get(occupant.endpoint)
         if previous is None and len(self._occupants) >= MAX_OCCUPANTS:
             return []
@@ -145,8 +165,8 @@ def read_occupant(presence: ET.Element, endpoint: str) -> Occupant:
     """Read one presence; what is missing or broken takes its default."""
     item = presence.find(f"{{{NS_MUC_USER}}}x/{{{NS_MUC_USER}}}item")
     attributes = item.attrib if item is not None else {}
-    nick = presence.findtext("{http://jabber.org/protocol/nick}nick") or ""
-    codecs = presence.findtext(f"{{{NS_CLIENT}}}jitsi_participant_codecList") or ""
+    nick = presence.findtext(f"{{{NS_NICK}}}nick") or ""
+    codecs = presence.findtext(f"{{{NS_CLIENT}}}{PROPERTY}codecList") or ""
     return Occupant(
         endpoint=endpoint,
         nick=nick,
@@ -161,7 +181,17 @@ def read_occupant(presence: ET.Element, endpoint: str) -> Occupant:
                 "{http://jitsi.org/jitmeet}versions/{http://jitsi.org/jitmeet}component"
             )
         },
+        email=presence.findtext(f"{{{NS_CLIENT}}}email") or None,
+        avatar_url=presence.findtext(f"{{{NS_CLIENT}}}avatar-url") or None,
+        raised_hand=_raised(presence.findtext(f"{{{NS_CLIENT}}}{PROPERTY}raisedHand")),
     )
+
+
+def _raised(text: str | None) -> int | None:
+    """Current clients write when (0 for lowered), older ones ``true`` or ``false``."""
+    if text == "true":
+        return 1
+    return int(text) or None if text is not None and text.isdecimal() and len(text) < 20 else None
 
 
 def _json_object(text: str | None) -> Mapping[str, object]:
@@ -176,15 +206,21 @@ def _statuses(presence: ET.Element) -> set[str]:
     return {item.get("code", "") for item in presence.iterfind(f"{{{NS_MUC_USER}}}x/{{{NS_MUC_USER}}}status")}
 
 
-def _why(presence: ET.Element) -> RoomError | None:
+def _why(presence: ET.Element, name: Callable[[str], str]) -> RoomError | None:
     """Why we are out (XEP-0045 sections 8.2, 9.1, 10.9): by whom and with what reason."""
     statuses = _statuses(presence)
     actor = presence.find(f".//{{{NS_MUC_USER}}}actor")
-    by = f" by {actor.get('nick') or actor.get('jid') or 'a moderator'}" if actor is not None else ""
+    who = actor.attrib if actor is not None else {}
+    by = (
+        f" by {name(who['nick']) if who.get('nick') else who.get('jid') or 'a moderator'}"
+        if actor is not None
+        else ""
+    )
     reason = presence.findtext(f".//{{{NS_MUC_USER}}}reason")
     said = f": {reason}" if reason else ""
-    if presence.find(f"{{{NS_MUC_USER}}}x/{{{NS_MUC_USER}}}destroy") is not None:
-        return RoomDestroyedError(f"The room was destroyed{said}")
+    destroyed = presence.find(f"{{{NS_MUC_USER}}}x/{{{NS_MUC_USER}}}destroy")
+    if destroyed is not None:
+        return RoomDestroyedError(f"The room was destroyed{said}", alternative=destroyed.get("jid"))
     if "301" in statuses:
         return BannedError(f"Banned{by}{said}")
     if statuses & {"307", "333"}:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
+from typing import Any
 
 from bot.errors import (
     BannedError,
+    ConnectionFailedError,
     JoinTimeoutError,
     MembersOnlyError,
     NicknameConflictError,
@@ -21,11 +22,13 @@ from bot.errors import (
 )
 from bot.xmpp.connection import XmppConnection
 from bot.xmpp.framing import NS_CLIENT, split_tag
-from bot.xmpp.occupants import OccupantTable, RoomEvent, SelfJoined, SelfLeft
+from bot.xmpp.messages import ChatReceived, MessageEvent, chat_message, read_message
+from bot.xmpp.occupants import OccupantEvent, OccupantTable, SelfJoined, SelfLeft
+from bot.xmpp.presence import RoomPresence, text_element
 from bot.xmpp.stanza_errors import StanzaError
 
 NS_MUC = "http://jabber.org/protocol/muc"
-
+RoomEvent = OccupantEvent | MessageEvent
 
 #: Stanza error of a join, and what it means (XEP-0045 section 7.2).
 _JOIN_ERRORS: Mapping[str, tuple[type[RoomError], str, str | None]] = {
@@ -45,31 +48,8 @@ _RESTRICTED = "Room creation is restricted"
 _NO_ROOM = "room-does-not-exist"
 
 
-@dataclass(frozen=True, slots=True)
-class RoomPresence:
-    """What our presence says. ``caps`` is the ``<c/>`` element; ``sources`` Jitsi's SourceInfo by source name."""
-
-    nick: str
-    stats_id: str
-    caps: ET.Element
-    codecs: tuple[str, ...]
-    sources: Mapping[str, object] = field(default_factory=dict)
-    extra: tuple[ET.Element, ...] = ()
-
-    def elements(self) -> list[ET.Element]:
-        """The children of the presence, as current web clients order them."""
-        return [
-            _text("stats-id", self.stats_id),
-            self.caps,
-            _text("SourceInfo", json.dumps(self.sources)),
-            _text("jitsi_participant_codecList", ",".join(self.codecs)),
-            *self.extra,
-            _text("nick", self.nick, "http://jabber.org/protocol/nick"),
-        ]
-
-
 class Room:
-    """One room on one connection. ``on_event`` hears every change of its occupants, our own included."""
+    """One room on one connection. ``on_event`` hears of its occupants, ourselves included, and its messages."""
 
     def __init__(
         self, connection: XmppConnection, room_jid: str, *, on_event: Callable[[RoomEvent], None]
@@ -81,16 +61,18 @@ class Room:
         self._on_event = on_event
         self._joined: asyncio.Future[None] | None = None
         self._left = asyncio.Event()
-        connection.on_presence(self._presence)
+        self._said: RoomPresence | None = None
+        self._stops = (connection.on_presence(self._presence), connection.on_message(self._message))
 
     def __repr__(self) -> str:
         return f"<Room {self.jid} {self.occupants!r}>"
 
     async def join(self, presence: RoomPresence, *, password: str | None = None, timeout: float = 20.0) -> None:
-        """Enter the room; returns when our own presence came back. Raises the room errors of ``bot.errors``.
+        """Enter the room; returns when our own presence came back. Raises RoomError or ConnectionFailedError.
 
         A refused join may be tried again.
         """
+        self._said = presence
         self._joined = joined = asyncio.get_running_loop().create_future()
         muc = ET.Element(f"{{{NS_MUC}}}x")
         if password is not None:
@@ -98,28 +80,40 @@ class Room:
         self._send([muc, *presence.elements()])
         try:
             async with asyncio.timeout(timeout):
-                await joined
+                await self._connection.unless_lost(joined)
         except TimeoutError:
             raise JoinTimeoutError(f"The room {self.jid} did not answer within {timeout:g} s") from None
 
-    def update_presence(self, presence: RoomPresence) -> None:
-        """Send our presence again, changed."""
-        self._send(presence.elements())
+    def update(self, **changes: Any) -> None:
+        """Say again who we are, with ``changes`` of RoomPresence's fields; says nothing where nothing changes."""
+        if self._said is None:
+            raise RuntimeError("a presence is changed only after the join")
+        before, self._said = self._said, replace(self._said, **changes)
+        if self._said != before:
+            self._send(self._said.elements())
 
-    async def leave(self, timeout: float = 5.0) -> bool:
+    def send_chat(self, text: str, *, to: str | None = None) -> None:
+        """Write to all, or to the endpoint ``to`` alone. Raises ValueError for a text that can't be sent."""
+        self._connection.send(chat_message(self.jid, text, to=to))
+
+    async def leave(self, timeout: float = 5.0, *, status: str | None = None) -> bool:
         """Leave; True when our own unavailable presence was seen within ``timeout`` seconds."""
         if self._left.is_set() or self.occupants.me is None:
             return True
-        self._send([], kind="unavailable")
+        self._send([text_element("status", status)] if status else [], kind="unavailable")
+        left = asyncio.ensure_future(self._left.wait())
         try:
             async with asyncio.timeout(timeout):
-                await self._left.wait()
-        except TimeoutError:
+                return await self._connection.unless_lost(left)
+        except (TimeoutError, ConnectionFailedError):
             return False
-        return True
+        finally:
+            left.cancel()
 
     def close(self) -> None:
-        """Nobody waits for the join any more."""
+        """Hear nothing more of the room; nobody waits for the join any more."""
+        for stop in self._stops:
+            stop()
         if self._joined is not None:
             self._joined.cancel()
 
@@ -141,6 +135,12 @@ class Room:
                 self._left.set()
             self._on_event(event)
 
+    def _message(self, stanza: ET.Element) -> None:
+        event = read_message(stanza, self.jid)
+        mine = isinstance(event, ChatReceived) and event.endpoint == self._connection.endpoint_id
+        if event is not None and not mine:
+            self._on_event(event)
+
     def _refused(self, presence: ET.Element) -> None:
         if self._joined is not None and not self._joined.done():
             self._joined.set_exception(join_error(presence, self.jid))
@@ -160,9 +160,3 @@ def join_error(presence: ET.Element, room: str) -> RoomError:
         return RoomError(f"The room {room} refused the join: {error}")
     kind, text, hint = _JOIN_ERRORS[error.condition]
     return kind(f"{text.format(room=room)}{said}", hint=hint)
-
-
-def _text(name: str, text: str, namespace: str = NS_CLIENT) -> ET.Element:
-    element = ET.Element(f"{{{namespace}}}{name}")
-    element.text = text
-    return element

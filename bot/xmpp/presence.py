@@ -1,0 +1,57 @@
+"""What our presence in a room says."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bot.xmpp.framing import NS_CLIENT
+
+NS_NICK = "http://jabber.org/protocol/nick"
+#: Jitsi's participant properties are elements of this prefix.
+PROPERTY = "jitsi_participant_"
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPresence:
+    """What our presence says. ``caps`` is the ``<c/>`` element; ``sources`` Jitsi's SourceInfo by source name.
+
+    ``raised_hand`` is when we raised it, in milliseconds since 1970; None while it is down.
+    """
+
+    nick: str
+    stats_id: str
+    caps: ET.Element
+    codecs: tuple[str, ...]
+    sources: Mapping[str, object] = field(default_factory=dict)
+    email: str | None = None
+    avatar_url: str | None = None
+    raised_hand: int | None = None
+    extra: tuple[ET.Element, ...] = ()
+
+    def elements(self) -> list[ET.Element]:
+        """The children of the presence, as current web clients order them."""
+        found = [
+            text_element("stats-id", self.stats_id),
+            self.caps,
+            text_element("SourceInfo", json.dumps(self.sources)),
+            text_element(f"{PROPERTY}codecList", ",".join(self.codecs)),
+            *self.extra,
+            text_element("nick", self.nick, NS_NICK),
+        ]
+        if self.email is not None:
+            found.append(text_element("email", self.email))
+        if self.avatar_url is not None:
+            found.append(text_element("avatar-url", self.avatar_url))
+        if self.raised_hand is not None:
+            found.append(text_element(f"{PROPERTY}raisedHand", str(self.raised_hand)))
+        return found
+
+
+def text_element(name: str, text: str, namespace: str = NS_CLIENT) -> ET.Element:
+    """An element that holds ``text``."""
+    element = ET.Element(f"{{{namespace}}}{name}")
+    element.text = text
+    return element
