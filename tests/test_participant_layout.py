@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from bot.participant.layout import Layout, Scene, constraints, tile_height
+from bot.participant.layout import AudioSubscription, Layout, Scene, Wishes, constraints, tile_height
+from bot.settings import load
 
 SOURCES = {"abc": ["abc-v0"], "def": ["def-v0", "def-v1"]}
 
@@ -89,6 +90,33 @@ def test_custom_is_what_is_said() -> None:
         selectedSources=["xyz-v0"],
     )
     assert asked(Layout(mode="custom"), scene(others=50, speaker="def")) == wanted(default=360)
+
+
+def test_one_name_is_a_list_of_one() -> None:
+    wishes = Wishes.of(load(layout="stage", receive_height=720, last_n=4, selected_sources="abc,xyz-v0"))
+    assert wishes.audio is None
+    assert asked(wishes.layout, scene(speaker="def"))["selectedSources"] == ["abc-v0", "xyz-v0"]
+    wishes.set_layout(stage="speaker", selected=["abc"])
+    assert (wishes.layout.stage, wishes.layout.selected) == (("speaker",), ("abc",))
+    wishes.set_layout(stage="def-v1", height=360)
+    assert asked(wishes.layout, scene())["onStageSources"] == ["def-v1"]
+    assert Wishes.of(load(receive_audio=False)).audio == AudioSubscription(everyone=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"mode": "cinema"}, "known are tile, stage"),
+        ({"height": "tall"}, "height must be a number"),
+        ({"last_n": -2}, "last_n must be a number from -1 on, and not -2"),
+        ({"heights": {"abc-v0": 1.5}}, "abc-v0 must be"),
+    ],
+)
+def test_what_can_not_be_asked_for_is_refused(changes: dict[str, Any], told: str) -> None:
+    wishes = Wishes()
+    with pytest.raises(ValueError, match=told):
+        wishes.set_layout(**changes)
+    assert wishes.layout == Layout()
 
 
 def test_a_message_does_not_grow_with_the_room() -> None:

@@ -43,6 +43,15 @@ class Layout:
     heights: Mapping[str, int] = field(default_factory=dict)
     assumed_bandwidth: int = -1
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no bridge can be asked for."""
+        if self.mode not in _MODES:
+            raise ValueError(f"unknown layout {self.mode!r}; known are {', '.join(_MODES)}")
+        numbers = {"height": self.height, "last_n": self.last_n, "assumed_bandwidth": self.assumed_bandwidth}
+        for name, value in (numbers | dict(self.heights)).items():
+            if not isinstance(value, int) or value < UNLIMITED:
+                raise ValueError(f"{name} must be a number from -1 on, and not {value!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class AudioSubscription:
@@ -74,11 +83,8 @@ class Wishes:
         return cls(layout, None if settings.receive_audio else AudioSubscription(everyone=False))
 
     def set_layout(self, **changes: Any) -> None:
-        """Change fields of the layout. Raises ValueError for a mode that there is not."""
-        layout = replace(self.layout, **changes)
-        if layout.mode not in _MODES:
-            raise ValueError(f"unknown layout {layout.mode!r}; known are {', '.join(_MODES)}")
-        self.layout = layout
+        """Change fields of the layout. Raises ValueError, which names what is wrong."""
+        self.layout = replace(self.layout, **{key: _names(key, value) for key, value in changes.items()})
 
     def subscribe_audio(
         self, *, everyone: bool = True, include: Iterable[str] = (), exclude: Iterable[str] = ()
@@ -97,6 +103,13 @@ class Scene:
     desktops: Collection[str] = ()
     #: Names of the video sources of an endpoint.
     sources_of: Callable[[str], Collection[str]] = lambda _: ()
+
+
+def _names(key: str, value: Any) -> Any:
+    """The value of a field of the layout: one name is as good as a list of one."""
+    if key not in ("stage", "selected"):
+        return value
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def constraints(layout: Layout, scene: Scene) -> Message:
