@@ -26,10 +26,11 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.errors import ConfigurationError
+from bot.turn import parse_turn_url
 
 ENV_PREFIX = "JITSI_"
 #: Secrets whose ``*_FILE`` is read once, here; ``token_file`` is a setting of its own, read at each connect.
-FILE_SECRETS = ("password", "jwt_app_secret", "room_password")
+FILE_SECRETS = ("password", "jwt_app_secret", "room_password", "turn_password")
 SECRETS = (*FILE_SECRETS, "token")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -156,6 +157,16 @@ class Settings(BaseSettings):
     ice_addresses: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host addresses that ICE offers, 127.0.0.1 allowed [default: all but loopback]"
     )
+    use_turn: Literal["auto", "off", "relay"] = Field(
+        default="auto",
+        description="Media over a TURN server where nothing else works (auto), never (off), or always (relay); "
+        "the deployment names the server (XEP-0215), or turn_url",
+    )
+    turn_url: str | None = Field(
+        default=None, description="TURN server, as turns:turn.example.com:443 or turn:HOST:3478?transport=udp"
+    )
+    turn_username: str | None = Field(default=None, description="User name at the TURN server of turn_url")
+    turn_password: SecretStr | None = Field(default=None, description="Password at the TURN server of turn_url")
 
     bridge_channel: Literal["auto", "sctp", "websocket", "none"] = Field(
         default="auto",
@@ -228,6 +239,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{item} is link-local: nobody beyond the link can reach it")
         return value
 
+    @field_validator("turn_url")
+    @classmethod
+    def _turn_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_turn_url(value)
+        return value
+
     @field_validator("codecs")
     @classmethod
     def _codecs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -249,6 +267,10 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.username and self.password is None:
             raise ValueError("username needs password (JITSI_PASSWORD or JITSI_PASSWORD_FILE)")
+        if self.turn_url is None and (self.turn_username or self.turn_password):
+            raise ValueError("turn_username and turn_password are those of turn_url")
+        if (self.turn_username is None) != (self.turn_password is None):
+            raise ValueError("turn_username and turn_password need each other")
         if (self.jwt_app_id is None) != (self.jwt_app_secret is None):
             raise ValueError("jwt_app_id and jwt_app_secret need each other")
         tokens = {"token": self.token, "token_file": self.token_file, "jwt_app_secret": self.jwt_app_secret}

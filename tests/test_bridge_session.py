@@ -1,6 +1,7 @@
 """A media session against the other end of the same transport on loopback, with a recorded offer."""
 
 import asyncio
+import inspect
 from dataclasses import replace
 
 import aioice
@@ -9,7 +10,7 @@ import pytest
 from aiortc.rtp import RtpPacket
 
 from bot.bridge import rtcp, rtp, twcc
-from bot.bridge._aiortc import TransportCcMap, TransportSequence, audio_level, make_gatherer, sent_by
+from bot.bridge._aiortc import Gatherer, TransportCcMap, TransportSequence, audio_level, sent_by
 from bot.bridge.session import MediaSession, OwnSsrcs
 from bot.bridge.transport import MediaTransport
 from bot.errors import DtlsFailedError, IceFailedError, UnsupportedMediaError
@@ -227,8 +228,15 @@ def test_own_sources_have_names_groups_and_different_ssrcs() -> None:
 
 async def test_what_is_used_of_aiortc_and_aioice_is_still_there() -> None:
     """When this fails after an upgrade, bot/bridge/_aiortc.py needs a look."""
-    gatherer = make_gatherer(LOOPBACK)
+    gatherer = Gatherer(LOOPBACK)
     assert isinstance(gatherer._connection, aioice.Connection)
+    assert gatherer._connection._protocols == []
+    assert set(inspect.signature(aioice.ice.relayed_candidate).parameters) == {
+        *("component", "hide_related_address", "protocol_factory", "turn_server", "turn_username"),
+        *("turn_password", "turn_ssl", "turn_transport"),
+    }
+    relayed = aioice.turn.TurnTransport(aioice.turn.TurnClientUdpProtocol(("127.0.0.1", 9), None, None, 600, 500))
+    assert inspect.iscoroutinefunction(relayed._TurnTransport__inner_protocol.delete)  # type: ignore[attr-defined]
     assert issubclass(TransportCcMap, aiortc.rtp.HeaderExtensionsMap)
     sequence = TransportSequence()
     assert [sequence.take() for _ in range(3)] == [0, 1, 2]

@@ -60,7 +60,9 @@ class Bench:
         self.connection = Connection()
         self.said: list[tuple[type[events.Event], dict[str, Any]]] = []
         self.bridges: list[MediaTransport] = []
-        config = expand(load(ice_addresses="127.0.0.1", audio="tone", video="none", bridge_channel="none"))[0]
+        config = expand(
+            load(ice_addresses="127.0.0.1", use_turn="off", audio="tone", video="none", bridge_channel="none")
+        )[0]
         self.own = OwnMedia(config, lambda *_, **__: None)
         self.own.start()
         stay = Stay(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
 
 import aioice.ice
+import aioice.stun
 import aiortc.rtp
 import numpy as np
 import pylibsrtp
@@ -19,6 +21,7 @@ from aiortc.rtp import AnyRtcpPacket, HeaderExtensions, HeaderExtensionsMap, Rtc
 from av import AudioFrame
 
 from bot.bridge import rtcp, rtp
+from bot.turn import TurnServer
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +29,8 @@ log = structlog.get_logger(__name__)
 OnSenderReport = Callable[[int, int], None]
 #: Faults of one transport that are logged; all are counted.
 _LOGGED_FAULTS = 10
+#: Seconds to wait for a TURN server: beside other candidates, and where there is no other way.
+TURN_TIMEOUT, TURN_TIMEOUT_ALONE = 2.0, 5.0
 _FULL_SCALE = 32_767.0
 _SILENCE = -127
 
@@ -45,20 +50,72 @@ def audio_level(frame: AudioFrame) -> int:
 aiortc.rtp.compute_audio_level_dbov = audio_level
 
 
-def make_gatherer(addresses: Sequence[str]) -> RTCIceGatherer:
-    """A gatherer that asks no STUN server and offers ``addresses``, loopback too; empty means all but loopback."""
-    gatherer = RTCIceGatherer(iceServers=[])
-    if addresses:
-        connection = gatherer._connection
-        gather = connection.get_component_candidates
-        chosen = list(addresses)
+class Gatherer(RTCIceGatherer):
+    """A gatherer that asks no server but the TURN server that it is given as ``turn``.
 
-        async def only_chosen(component: int, addresses: list[str], timeout: int = 5) -> Any:
-            del addresses  # aioice's own choice
-            return await gather(component, chosen, timeout)
+    ``addresses`` are the hosts to offer, loopback too; empty means all but loopback. ``relay_only`` offers none of
+    them. aioice would not say why a TURN server gave no candidate.
+    """
 
-        connection.get_component_candidates = only_chosen  # type: ignore[method-assign]
-    return gatherer
+    def __init__(
+        self,
+        addresses: Sequence[str] = (),
+        *,
+        relay_only: bool = False,
+        tls: ssl.SSLContext | bool = True,
+    ) -> None:
+        super().__init__(iceServers=[])
+        self._chosen = tuple(addresses)
+        #: The server to ask.
+        self.turn: TurnServer | None = None
+        self._relay_only = relay_only
+        self._tls = tls
+        #: Why the TURN server gave no candidate, None where it did, or was not asked.
+        self.turn_error: str | None = None
+        self._gather_hosts = self._connection.get_component_candidates
+        self._connection.get_component_candidates = self._gather_all  # type: ignore[method-assign]
+
+    async def _gather_all(self, component: int, addresses: list[str], timeout: int = 5) -> list[aioice.Candidate]:
+        hosts = [] if self._relay_only else list(self._chosen) or addresses
+        found = await self._gather_hosts(component, hosts, timeout)
+        if self.turn is not None:
+            limit = TURN_TIMEOUT_ALONE if self._relay_only else TURN_TIMEOUT
+            try:
+                async with asyncio.timeout(limit):
+                    found.append(await self._gather_relayed(component, self.turn))
+            except TimeoutError:
+                self.turn_error = f"{self.turn} did not answer within {limit:g} s"
+            except (OSError, aioice.stun.TransactionError) as error:
+                self.turn_error = f"{self.turn}: {error}"
+        return found
+
+    async def _gather_relayed(self, component: int, turn: TurnServer) -> aioice.Candidate:
+        candidate, protocol = await aioice.ice.relayed_candidate(
+            component=component,
+            hide_related_address=self._relay_only,
+            protocol_factory=lambda: aioice.ice.StunProtocol(self._connection),
+            turn_server=(turn.host, turn.port),
+            turn_username=turn.username,
+            turn_password=turn.password,
+            turn_ssl=self._tls if turn.tls else None,  # type: ignore[arg-type]  # what asyncio takes is taken
+            turn_transport=turn.transport,
+        )
+        _end_soon(protocol)
+        self._connection._protocols.append(protocol)
+        return candidate
+
+
+def _end_soon(protocol: aioice.ice.StunProtocol) -> None:
+    """Wait a second, at most, for the TURN server to take the end of the allocation; aioice waits for 63 s."""
+    inner = protocol.transport._TurnTransport__inner_protocol  # type: ignore[attr-defined]
+    delete = inner.delete
+
+    async def bounded() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await delete()  # closes the socket, whatever happens
+
+    inner.delete = bounded
 
 
 def set_controlling(transport: RTCIceTransport, *, controlling: bool) -> None:

@@ -48,8 +48,10 @@ from bot.jingle.model import (
     SourceMap,
     Transport,
 )
+from bot.turn import TurnServer
 
 _MEDIA: tuple[Media, ...] = ("audio", "video")
+
 _SENT_EXTENSIONS = (EXT_AUDIO_LEVEL, EXT_ABS_SEND_TIME, EXT_TRANSPORT_CC)
 
 
@@ -130,8 +132,9 @@ class MediaSession:
     """One accepted offer. ``gather``, then the accept is sent by the caller, then ``connect`` with our tracks.
 
     ``ssrcs`` are those of a session that goes on elsewhere; else new ones are chosen.
-    ``channel`` is the wanted kind of bridge channel (see ``pick_channel``), ``tls`` what its WebSocket is verified
-    with. ``decode`` says what of all that comes is decoded; ``on_frame`` hears of each frame, in the event loop.
+    ``relay_only`` is as in :class:`MediaTransport`, ``channel`` is the wanted kind of bridge channel (see
+    ``pick_channel``), ``tls`` what its WebSocket and the TURN server are verified with. ``decode`` says what of
+    all that comes is decoded; ``on_frame`` hears of each frame, in the event loop.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class MediaSession:
         offer: Jingle,
         *,
         addresses: Sequence[str] = (),
+        relay_only: bool = False,
         on_phase: Callable[[str], None] = lambda _: None,
         on_message: MessageSink = lambda _: None,
         channel: str = "auto",
@@ -155,7 +159,9 @@ class MediaSession:
         formats = payload_formats(offer)
         # One name for all that a participant sends (RFC 3550 section 6.5.1), random (RFC 7022 section 4.2).
         self._cname = secrets.token_urlsafe(12)
-        self.transport = MediaTransport("client", addresses=addresses, on_phase=on_phase)
+        self.transport = MediaTransport(
+            "client", addresses=addresses, relay_only=relay_only, tls=tls, on_phase=on_phase
+        )
         self.transport.dtls.on_rtp = self._received
         self.transport.dtls.on_rtcp = self._received_rtcp
         self.ssrcs = ssrcs or OwnSsrcs.choose()
@@ -266,9 +272,9 @@ class MediaSession:
         """What was decoded of an SSRC or a source name; None when it is not being decoded."""
         return self.inbound.decoded(key)
 
-    async def gather(self) -> Transport:
-        """Our side of the transport."""
-        return await self.transport.gather()
+    async def gather(self, turn: TurnServer | None = None) -> Transport:
+        """Our side of the transport, with a candidate of ``turn`` where there is one."""
+        return await self.transport.gather(turn)
 
     async def connect(
         self, tracks: Sequence[MediaStreamTrack] = (), *, video_codec: str = "vp8", timeout: float

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
 
+import structlog
 from aiortc import (
     RTCCertificate,
     RTCDtlsFingerprint,
@@ -17,14 +19,17 @@ from aiortc import (
 )
 
 from bot.bridge._aiortc import (
+    Gatherer,
     LastingIceTransport,
     TappedDtlsTransport,
     TransportSequence,
-    make_gatherer,
     set_controlling,
 )
 from bot.errors import DtlsFailedError, IceFailedError
 from bot.jingle.model import Candidate, Fingerprint, Transport
+from bot.turn import TurnServer
+
+log = structlog.get_logger(__name__)
 
 Role = Literal["client", "bridge"]
 #: Seconds in which further candidates may come; Jicofo sends all with the offer.
@@ -38,18 +43,23 @@ def process_certificate() -> RTCCertificate:
 
 
 class MediaTransport:
-    """One bundled transport. ``client``: ICE controlled, DTLS client; ``bridge``: controlling, server."""
+    """One bundled transport. ``client``: ICE controlled, DTLS client; ``bridge``: controlling, server.
+
+    ``relay_only`` uses no candidates but those of the TURN server, whose certificate is verified with ``tls``.
+    """
 
     def __init__(
         self,
         role: Role = "client",
         *,
         addresses: Sequence[str] = (),
+        relay_only: bool = False,
+        tls: ssl.SSLContext | bool = True,
         on_phase: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._role = role
         self._on_phase = on_phase
-        self._gatherer = make_gatherer(addresses)
+        self._gatherer = Gatherer(addresses, relay_only=relay_only, tls=tls)
         self._ice = LastingIceTransport(self._gatherer)
         set_controlling(self._ice, controlling=role == "bridge")
         self.dtls = TappedDtlsTransport(self._ice, process_certificate())
@@ -63,10 +73,18 @@ class MediaTransport:
     def __repr__(self) -> str:
         return f"<MediaTransport {self._role} ice={self._ice.state} dtls={self.dtls.state}>"
 
-    async def gather(self) -> Transport:
-        """Open the sockets; returns our side in Jingle's words. Raises IceFailedError without any candidate."""
+    async def gather(self, turn: TurnServer | None = None) -> Transport:
+        """Open the sockets; returns our side in Jingle's words. Raises IceFailedError without any candidate.
+
+        ``turn`` is the only server that is asked for one.
+        """
+        self._gatherer.turn = turn
         await self._gatherer.gather()
         candidates = self._gatherer.getLocalCandidates()
+        if (why := self._gatherer.turn_error) is not None:
+            if not candidates:
+                raise IceFailedError(f"No relayed candidate: {why}", hint="JITSI_TURN_URL and its credentials")
+            log.warning("The TURN server gave no candidate", event_name="turn_failed", cause=why)
         if not candidates:
             raise IceFailedError("No host address for ICE", hint="JITSI_ICE_ADDRESSES names the ones to offer")
         ice = self._gatherer.getLocalParameters()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bot.embedded.services import ExternalService
+
 
 @dataclass(frozen=True, slots=True)
 class RoomPolicy:
@@ -34,6 +36,8 @@ class EmbeddedConfig:
     accounts: Mapping[str, str] = field(default_factory=dict)
     rooms: Mapping[str, RoomPolicy] = field(default_factory=dict)
     restrict_room_creation: bool = False
+    #: STUN and TURN servers that the domain names (XEP-0215); without any it knows nothing of them.
+    services: tuple[ExternalService, ...] = ()
     resume_timeout: float = 60.0
     #: Stanzas, and characters of them, that wait for an acknowledgement of a client.
     max_unacked: int = 2000

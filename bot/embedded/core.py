@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -99,12 +100,19 @@ def new_resource() -> str:
 class XmppCore:
     """``feed(connection, frame) -> outputs``; ``lost`` and ``tick`` take the time (seconds, monotonic)."""
 
-    def __init__(self, config: EmbeddedConfig, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> None:
+    def __init__(
+        self,
+        config: EmbeddedConfig,
+        *,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.config = config
         self.muc = MucService(config, new_id=new_id)
         #: Whether somebody takes what :class:`ToFocus` carries.
         self.focus_attached = False
         self._new_id = new_id
+        self._wall = wall
         self._connections: dict[int, _Connection] = {}
         self._next_connection = 1
         self._sessions: dict[str, Session] = {}
@@ -342,7 +350,8 @@ class XmppCore:
 
     def _to_domain(self, stanza: ET.Element) -> None:
         if is_request(stanza):
-            self._queue.append(answer_for_domain(stanza, self.config.domain))
+            config = self.config
+            self._queue.append(answer_for_domain(stanza, config.domain, config.services, self._wall()))
         elif stanza.tag == PRESENCE and stanza.get("type") == "unavailable" and not stanza.get("to"):
             self._queue.extend(self.muc.user_gone(stanza.get("from", "")))
             stanza.set(XML_LANG, stanza.get(XML_LANG, "en"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
+from bot.embedded.services import NS_SERVICES, OLD_NS_SERVICES, ExternalService, services_answer
 from bot.embedded.stanza import (
     NS_DISCO_INFO,
     NS_PING,
@@ -14,6 +16,7 @@ from bot.embedded.stanza import (
     iq_result,
     is_request,
     payload_of,
+    split_tag,
 )
 
 NS_VERSION = "jabber:iq:version"
@@ -41,24 +44,29 @@ _SERVER_FEATURES = (
 _COMPONENT_FEATURES = {"breakout": "http://jitsi.org/protocol/breakout_rooms#rename"}
 
 
-def domain_info(domain: str) -> ET.Element:
+def domain_info(domain: str, *, services: bool = False) -> ET.Element:
     """disco#info of the domain: a server with its components as further identities."""
     query = ET.Element(QUERY)
     for sub_domain, kind in COMPONENTS:
         child(query, "identity", NS_DISCO_INFO, name=f"{sub_domain}.{domain}", type=kind, category="component")
     child(query, "identity", NS_DISCO_INFO, name="Prosody", type="im", category="server")
-    for feature in _SERVER_FEATURES:
+    for feature in (*_SERVER_FEATURES, *((NS_SERVICES, OLD_NS_SERVICES) if services else ())):
         child(query, "feature", NS_DISCO_INFO, var=feature)
     return query
 
 
-def answer_for_domain(request: ET.Element, domain: str) -> ET.Element:
-    """Answer of the domain to an IQ request."""
+def answer_for_domain(
+    request: ET.Element, domain: str, services: Sequence[ExternalService] = (), now: float = 0.0
+) -> ET.Element:
+    """Answer of the domain to an IQ request. ``now`` (since the epoch) is when credentials are made."""
     payload = payload_of(request)
     if payload is None:
         return error_reply(request, "bad-request")
     if payload.tag == QUERY and request.get("type") == "get":
-        return iq_result(request, domain_info(domain))
+        return iq_result(request, domain_info(domain, services=bool(services)))
+    namespace, name = split_tag(payload.tag)
+    if services and name == "services" and namespace in {NS_SERVICES, OLD_NS_SERVICES}:
+        return iq_result(request, services_answer(namespace, services, now))
     if payload.tag in {f"{{{NS_PING}}}ping", f"{{{NS_SESSION}}}session"}:
         return iq_result(request)
     if payload.tag == f"{{{NS_VERSION}}}query":

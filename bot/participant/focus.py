@@ -32,6 +32,7 @@ from bot.jingle.session import (
 )
 from bot.participant.bridge import BridgeDialogue
 from bot.participant.publication import Publication
+from bot.participant.relay import TurnLookup
 from bot.participant.restarts import MAX_IN_A_ROW, RestartBudget
 from bot.participant.sources import Change, RemoteSources, SourceState
 from bot.participant.states import State
@@ -71,6 +72,7 @@ class FocusSession:
         self._outputs: asyncio.Queue[Output] = asyncio.Queue(1000)
         self._sources = RemoteSources()
         self._restarts = RestartBudget()
+        self._turn = TurnLookup(stay.settings, stay.connection)
         self._task: asyncio.Future[None] | None = None
         self._publication: Publication | None = None
         #: When the last packet of a session that was lost came, None while nothing is missed.
@@ -205,6 +207,7 @@ class FocusSession:
             media = self.media = MediaSession(
                 offer,
                 addresses=settings.ice_addresses,
+                relay_only=settings.use_turn == "relay",
                 on_phase=self._media_phase,
                 on_message=self.bridge.take,
                 channel=settings.bridge_channel,
@@ -213,7 +216,7 @@ class FocusSession:
                 on_frame=self._stay.on_frame,
                 ssrcs=moved.ssrcs if moved is not None else None,
             )
-            transport = await media.gather()
+            transport = await media.gather(await self._turn.find())
             publication = Publication(
                 media, self._stay.connection.endpoint_id, codec, self._change_sources, moved=moved
             )
