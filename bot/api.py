@@ -21,6 +21,7 @@ from bot.bridge.streams import RemoteStream
 from bot.errors import BotError, BridgeMessageError
 from bot.media.remote import RemoteTrack, RemoteTracks
 from bot.participant.config import expand
+from bot.participant.own import OwnMedia
 from bot.participant.participant import Participant as _Participant
 from bot.participant.sources import SourceState
 from bot.participant.states import State
@@ -83,6 +84,11 @@ class Participant:
         self._tracks.close()
 
     # --- what there is ---
+
+    @property
+    def own(self) -> OwnMedia:
+        """What we publish: mute, exchange, add and remove sources, before joining as well."""
+        return self._inner.own
 
     @property
     def state(self) -> State:

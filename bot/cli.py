@@ -16,6 +16,8 @@ from rich.markup import escape
 
 from bot import __version__, logs
 from bot.errors import BotError, ConfigurationError, WrongAddressError
+from bot.participant.config import expand
+from bot.participant.own import check_media
 from bot.service import runner
 from bot.service.runner import Outcome
 from bot.settings import Settings, environment_name, load
@@ -162,6 +164,10 @@ def check_config(config: Config = None) -> None:
     """Print the effective settings, without secrets, or say what is wrong with them."""
     settings = _load(config)
     _check_address(settings)
+    try:
+        check_media(expand(settings))
+    except ConfigurationError as error:
+        _fail(error, EXIT_USAGE)
     if unused := _unused(settings):
         errors.print(f"[bold yellow]warning:[/] {escape(unused)}", highlight=False)
     sys.stdout.write(json.dumps(settings.public(), indent=2) + "\n")

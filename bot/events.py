@@ -314,6 +314,16 @@ class LocalTrackEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendCodecChanged(Event):
+    """Our pictures are sent with another codec, as others came or went."""
+
+    name: ClassVar[str] = "send_codec_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Pictures are sent with {codec}"
+    codec: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SenderConstraintsChanged(Event):
     """The bridge wants a source of ours up to ``max_height`` pixels tall; 0: not at all, below 0: any height."""
 

@@ -20,6 +20,7 @@ from bot.errors import (
     RoomDestroyedError,
     RoomPasswordError,
 )
+from bot.media.synthetic import SyntheticVideoTrack
 from tests.bridge_support import until as holds
 from tests.prosody import free_port
 
@@ -168,3 +169,21 @@ async def test_a_reader_that_is_slow_loses_the_oldest(server: EmbeddedServer) ->
         first = await anext(aiter(one.events()))
         assert isinstance(first, events.CoolDown)
         assert first.delay == 10.0
+
+
+async def test_what_it_publishes_is_its_own_to_change(server: EmbeddedServer) -> None:
+    me = someone(server, name="one")
+    me.own.mute("audio")
+    desk = SyntheticVideoTrack("room", "desk", 160, 90)
+    async with me as one, someone(server, name="two") as two:
+        assert await one.own.add_source(desk) == "v1"
+        wanted = {"a0": True, "v0": False, "v1": False}
+        async with asyncio.timeout(20):
+            while True:
+                shown = {name[-2:]: info for name, info in two.others[one.endpoint].sources.items()}
+                if {name: info["muted"] for name, info in shown.items()} == wanted:  # type: ignore[index]
+                    break
+                await asyncio.sleep(0.02)
+        await until(two, events.RemoteSourceAdded, 5)
+    assert desk.readyState == "live"
+    desk.stop()

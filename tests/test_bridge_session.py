@@ -226,6 +226,50 @@ def test_own_sources_have_names_groups_and_different_ssrcs() -> None:
     assert not ssrcs.sources("deadbeef", ())
 
 
+def test_further_own_sources_have_their_own_ssrcs_and_msids() -> None:
+    ssrcs = OwnSsrcs.choose()
+    camera, desktop = ssrcs.source("deadbeef", "v0"), ssrcs.source("deadbeef", "v1", "desktop")
+    voice, music = ssrcs.source("deadbeef", "a0"), ssrcs.source("deadbeef", "a1")
+    assert (camera.ssrc, camera.rtx, voice.ssrc) == (ssrcs.video, ssrcs.video_rtx, ssrcs.audio)
+    assert len({camera.ssrc, camera.rtx, desktop.ssrc, desktop.rtx, voice.ssrc, music.ssrc}) == 6
+    assert (voice.rtx, music.video_type) == (None, None)
+    first, second = desktop.sources.video.sources
+    assert (first.name, first.video_type, second.video_type) == ("deadbeef-v1", "desktop", "desktop")
+    assert first.msid == second.msid == f"deadbeef-video-1-1 video{desktop.ssrc}"
+    assert desktop.sources.video.groups[0].ssrcs == (desktop.ssrc, desktop.rtx)
+    assert music.sources.audio.sources[0].msid == f"deadbeef-audio-1-1 audio{music.ssrc}"
+
+
+async def test_a_source_that_is_stopped_says_good_bye_and_stays_counted() -> None:
+    far = Far()
+    session = MediaSession(recorded_offer(await far.transport.gather()), addresses=LOOPBACK)
+    try:
+        own = await session.gather()
+        await asyncio.gather(far.transport.connect(own, 10), session.connect(timeout=10))
+        source = session.ssrcs.source("me", "a1")
+        track = SyntheticAudioTrack("bot")
+        await session.publish(source, track, "opus")
+        await far.wait(5)
+        await session.unpublish("me-a1")
+        assert track.readyState == "ended"
+        packets, octets = session.sent
+        assert packets >= 5
+        assert session.totals().audio_sent == octets > 0
+        parsed = []
+        while not far.rtcp.empty():
+            parsed += rtcp.parse(far.rtcp.get_nowait())
+        async with asyncio.timeout(10):
+            while not any(isinstance(item, rtcp.Bye) and source.ssrc in item.ssrcs for item in parsed):
+                parsed += rtcp.parse(await far.rtcp.get())
+        await session.unpublish("me-a1")
+        session.request_key_frame("me-v9")
+        session.switch_codec("me-v9", "h264")
+        assert session.sent == (packets, octets)
+    finally:
+        await session.close()
+        await far.transport.close()
+
+
 async def test_what_is_used_of_aiortc_and_aioice_is_still_there() -> None:
     """When this fails after an upgrade, bot/bridge/_aiortc.py needs a look."""
     gatherer = Gatherer(LOOPBACK)
@@ -248,7 +292,11 @@ async def test_what_is_used_of_aiortc_and_aioice_is_still_there() -> None:
         *("_rtp_router", "_rx_srtp", "_state"),
     ):
         assert hasattr(transport.dtls, name), name
-    for name in ("_send_rtcp", "_send_keyframe", "_ssrc", "_rtx_ssrc", "_RTCRtpSender__rtp_header_extensions_map"):
+    for name in (
+        *("_send_rtcp", "_send_keyframe", "_ssrc", "_rtx_ssrc", "_next_encoded_frame"),
+        *(f"_RTCRtpSender__{name}" for name in ("rtp_header_extensions_map", "encoder", "rtx_payload_type")),
+        "_RTCRtpSender__rtp_history",
+    ):
         assert hasattr(sender, name), name
     connection = transport._ice._connection
     assert transport._ice._send == transport._ice._send_on

@@ -50,6 +50,19 @@ def test_a_wrong_address_is_exit_2_and_names_the_setting(
     assert said in result.output.replace("\n", " ")
 
 
+@pytest.mark.parametrize("command", ["check-config", "run"])
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_a_file_that_cannot_be_published_is_exit_2_and_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, command: str
+) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("no film\n")
+    monkeypatch.setenv(f"JITSI_{kind.upper()}", f"file:{file}")
+    result = runner.invoke(app, [command])
+    assert result.exit_code == 2
+    assert f"{kind}: can't publish {file}" in result.output.replace("\n", "")
+
+
 @pytest.mark.parametrize("given", [{"JITSI_ROOM"}, {"JITSI_BOTS"}, {"JITSI_ROOM", "JITSI_BOTS"}, set()])
 def test_what_the_participants_of_the_file_make_useless_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: set[str]

@@ -409,6 +409,40 @@ async def test_the_codec_is_one_that_all_can_take() -> None:
         assert {item.header.payload_type for item in call.of("v0")} == {H264}
 
 
+async def test_the_codec_follows_who_comes_and_goes() -> None:
+    async with calling() as call:
+        await call.told_height("v0", 360)
+        await call.flowing("v0", 10)
+        third = participant(
+            call.server.url,
+            Seen(),
+            name="three",
+            ice_addresses="127.0.0.1",
+            audio="none",
+            video="none",
+            codecs="h264",
+        )
+        task = asyncio.create_task(third.run())
+        await until(lambda: any(item.header.payload_type == H264 for item in call.of("v0")))
+        await call.flowing("v0", 10)
+        third.stop()
+        await asyncio.wait_for(task, 10)
+        count = len(call.of("v0"))
+        await until(lambda: call.of("v0")[-1].header.payload_type == VP8)
+        await call.flowing("v0", 10)
+        packets = call.of("v0")
+        kinds = [item.header.payload_type for item in packets]
+        first, again = kinds.index(H264), count + kinds[count:].index(VP8)
+        assert set(kinds[:first]) == {VP8}
+        assert set(kinds[first:again]) == {H264}
+        assert set(kinds[again:]) == {VP8}
+        assert decode.unpack("h264", packets[first].header, packets[first].data).starts_key
+        assert packets[again].starts_key
+        numbers = [item.header.sequence for item in packets]
+        assert all((later - former) % 2**16 == 1 for former, later in itertools.pairwise(numbers))
+        assert [item["codec"] for item in call.told(events.SendCodecChanged)] == ["h264", "vp8"]
+
+
 async def test_the_order_is_that_of_web_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     """As recorded of lib-jitsi-meet: source-add, presence, video type; mute: presence, video type."""
     async with calling() as call:

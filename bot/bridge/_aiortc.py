@@ -17,6 +17,8 @@ import structlog
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTransport, RTCRtpSender
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcdtlstransport import State
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtcrtpsender import RTCEncodedFrame
 from aiortc.rtp import AnyRtcpPacket, HeaderExtensions, HeaderExtensionsMap, RtcpSrPacket
 from av import AudioFrame
 
@@ -256,9 +258,24 @@ class TransportCcMap(HeaderExtensionsMap):
 
 
 class ReportingSender(RTCRtpSender):
-    """A sender that tells of the sender reports it sends."""
+    """A sender that tells of the sender reports it sends, and that can change its codec in the middle."""
 
     on_report: OnSenderReport | None = None
+    _next_codec: tuple[RTCRtpCodecParameters, int | None] | None = None
+
+    def switch_codec(self, codec: RTCRtpCodecParameters, rtx_payload_type: int | None) -> None:
+        """Encode with another codec from the next frame on; sequence numbers and time stamps go on."""
+        self._next_codec = codec, rtx_payload_type
+
+    async def _next_encoded_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
+        if self._next_codec is not None:
+            (chosen, rtx), self._next_codec = self._next_codec, None
+            # aiortc's loop takes the payload type of each packet from this same object.
+            vars(codec).update(vars(chosen))
+            self._RTCRtpSender__encoder = None
+            self._RTCRtpSender__rtx_payload_type = rtx
+            self._RTCRtpSender__rtp_history.clear()  # type: ignore[attr-defined] # they would get the new type
+        return await super()._next_encoded_frame(codec)
 
     async def _send_rtcp(self, packets: list[AnyRtcpPacket]) -> None:
         for packet in packets:
@@ -275,7 +292,7 @@ def make_sender(
     sequence: TransportSequence,
     *,
     on_report: OnSenderReport | None = None,
-) -> RTCRtpSender:
+) -> ReportingSender:
     """A sender with SSRCs of our choice and transport-wide sequence numbers."""
     sender = ReportingSender(track, transport)
     sender.on_report = on_report

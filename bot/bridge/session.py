@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from aiortc import RTCRtpSender
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcrtpparameters import (
     RTCRtcpParameters,
@@ -19,7 +18,7 @@ from aiortc.rtcrtpparameters import (
 )
 
 from bot.bridge import rtcp
-from bot.bridge._aiortc import force_key_frame, make_sender, sent_by
+from bot.bridge._aiortc import ReportingSender, force_key_frame, make_sender, sent_by
 from bot.bridge.channel import BridgeChannel, Kind, MessageSink, SctpBridgeChannel, pick_channel
 from bot.bridge.decode import Decode, DecodedStream, OnFrame
 from bot.bridge.inbound import InboundMedia
@@ -188,7 +187,7 @@ class MediaSession:
             requests=self.inbound,
         )
         self.name_sources(offer.sources)
-        self._senders: dict[str, RTCRtpSender] = {}
+        self._senders: dict[str, ReportingSender] = {}
         #: Packets and payload bytes of senders that were stopped.
         self._sent_before: dict[Media, tuple[int, int]] = dict.fromkeys(_MEDIA, (0, 0))
         #: The bridge channel, where one is offered that is wanted; the caller opens it after ``connect``.
@@ -294,9 +293,7 @@ class MediaSession:
         content = self._offer.content(source.media)
         if content is None:
             return
-        offered = content.payload_type(codec)
-        if offered is None:
-            raise UnsupportedMediaError(f"the offer's {source.media} has no {codec}", hint="JITSI_VIDEO_CODEC")
+        offered = _payload_type(content, codec)
         sender = make_sender(
             track,
             self.transport.dtls,
@@ -316,6 +313,15 @@ class MediaSession:
         if (sender := self._senders.get(name)) is not None:
             await sender.stop()
             self._retire(name)
+
+    def switch_codec(self, name: str, codec: str) -> None:
+        """Send a picture with another offered codec from its next frame on. Raises UnsupportedMediaError."""
+        content, sender = self._offer.content("video"), self._senders.get(name)
+        if content is None or sender is None:
+            return
+        offered = _payload_type(content, codec)
+        rtx = content.rtx_for(offered.id)
+        sender.switch_codec(_codec(content, offered), rtx.id if rtx is not None else None)
 
     def request_key_frame(self, name: str) -> None:
         """Let the next frame of a source be a key frame."""
@@ -378,6 +384,13 @@ class MediaSession:
                 self._uplink.feed(parse_feedback(packet))
             except rtcp.RtcpError:
                 self.feedback.malformed += 1
+
+
+def _payload_type(content: Content, codec: str) -> PayloadType:
+    offered = content.payload_type(codec)
+    if offered is None:
+        raise UnsupportedMediaError(f"the offer's {content.media} has no {codec}", hint="JITSI_VIDEO_CODEC")
+    return offered
 
 
 def _send_parameters(content: Content, offered: PayloadType, cname: str) -> RTCRtpSendParameters:

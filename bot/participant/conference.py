@@ -20,6 +20,7 @@ from bot.participant.stay import Stay
 from bot.xmpp import features
 from bot.xmpp.focus import ConferenceRequest, FocusUnavailableError, ask_focus
 from bot.xmpp.occupants import (
+    OccupantChanged,
     OccupantJoined,
     OccupantLeft,
     SelfLeft,
@@ -212,10 +213,14 @@ class Conference:
                 self._count_from_now()
                 self.session.occupants(self.room.occupants.count)
                 self._stay.emit(events.ParticipantJoined, endpoint=occupant.endpoint, nick=occupant.nick)
+                self.session.room_changed()
+            case OccupantChanged(occupant, previous) if occupant.codecs != previous.codecs:
+                self.session.room_changed()
             case OccupantLeft(occupant):
                 self.session.left(occupant.endpoint)
                 self.session.occupants(self.room.occupants.count)
                 self._stay.emit(events.ParticipantLeft, endpoint=occupant.endpoint)
+                self.session.room_changed()
             case SelfLeft(error):
                 self._end(error or RoomError("The room ended our stay without a reason"))
             case _:

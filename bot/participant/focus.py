@@ -97,6 +97,16 @@ class FocusSession:
         if not others:
             self._silent_since = None
 
+    def room_changed(self) -> None:
+        """Somebody came, went or names other codecs: send with what all can take."""
+        offer, publication = self._session.offer, self._publication
+        if not self.active or offer is None or publication is None:
+            return
+        codec = self._codec(offer)
+        if codec != publication.codec:
+            publication.use_codec(codec)
+            self._stay.emit(events.SendCodecChanged, codec=codec)
+
     def left(self, endpoint: str) -> None:
         """Forget an endpoint that left the room, and its sources."""
         self.bridge.left(endpoint)
@@ -202,7 +212,6 @@ class FocusSession:
         self._stay.on_phase("offer")
         self._stay.on_state(State.NEGOTIATING)
         self._report(self._sources.added(offer.sources))
-        codec = self._codec(offer)
         try:
             media = self.media = MediaSession(
                 offer,
@@ -217,6 +226,7 @@ class FocusSession:
                 ssrcs=moved.ssrcs if moved is not None else None,
             )
             transport = await media.gather(await self._turn.find())
+            codec = self._codec(offer)
             publication = Publication(
                 media, self._stay.connection.endpoint_id, codec, self._change_sources, moved=moved
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aiortc.mediastreams import MediaStreamTrack
 
@@ -53,6 +53,14 @@ class LocalSource:
         """Its entry in Jitsi's SourceInfo; a camera is not spelled out, as web clients do it."""
         kind = {"videoType": self.video_type} if self.video_type not in {None, "camera"} else {}
         return {"muted": self.muted, **kind}
+
+
+def check_media(configs: Collection[ParticipantConfig]) -> None:
+    """See that the files to publish can be. It reads and decodes. Raises ConfigurationError."""
+    wanted = {(item.audio, "audio") for item in configs} | {(item.video, "video") for item in configs}
+    for chosen, kind in sorted(wanted):
+        if chosen.startswith(FILE):
+            make_file_track(chosen.removeprefix(FILE), "audio" if kind == "audio" else "video").stop()
 
 
 class OwnMedia:

@@ -127,6 +127,13 @@ class Publication:
         except BotError as error:
             log.info("A source-remove was refused", event_name="source_remove_refused", cause=str(error))
 
+    def use_codec(self, codec: str) -> None:
+        """Send pictures with another codec from now on. Nothing is negotiated: all offered ones are accepted."""
+        self.codec = codec
+        for _, own in self._sources.values():
+            if own.media == "video":
+                self._media.switch_codec(own.name, codec)
+
     def resume(self, source: Publishable) -> None:
         """Begin again with a key frame: nobody has the frames since the pause."""
         if (found := self._sources.get(source.label)) is not None:

@@ -17,6 +17,7 @@ from bot.embedded.config import EmbeddedConfig
 from bot.embedded.server import EmbeddedServer
 from bot.errors import ConfigurationError
 from bot.participant.config import ParticipantConfig, expand
+from bot.participant.own import check_media
 from bot.participant.participant import Participant
 from bot.service.http import HealthServer
 from bot.service.live import LiveTable
@@ -83,7 +84,9 @@ async def run_participants(settings: Settings, *, daemon: bool, console: Console
         metrics.on_event(event)
         fates.on_event(event)
 
-    supervisor = Supervisor(expand(settings), _participant, emit, restart=daemon, cool_down=settings.cool_down)
+    configs = expand(settings)
+    await asyncio.to_thread(check_media, configs)
+    supervisor = Supervisor(configs, _participant, emit, restart=daemon, cool_down=settings.cool_down)
     async with AsyncExitStack() as stack:
         if daemon:
             server = HealthServer(
