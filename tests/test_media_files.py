@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bot.media.files import FileAudioTrack, FileVideoTrack, make_file_track
 from bot.media.synthetic import planes_of
 from tests.test_media_synthetic import SimulatedClock
 
+EMPTY = "YUV4MPEG2 W64 H48 F10:1 Ip A1:1 C420jpeg\n"
 FPS, RATE = 10, 44_100
 
 
@@ -88,6 +90,17 @@ async def test_sound_and_picture_of_unequal_length_begin_each_round_together(tmp
     sound.stop()
 
 
+async def test_the_end_of_a_sound_is_filled_up_with_silence(tmp_path: Path) -> None:
+    track = FileAudioTrack(film(tmp_path / "a.mkv", frames=0, seconds=0.31), clock=SimulatedClock())
+    frames = [await track.recv() for _ in range(17)]
+    assert [frame.samples for frame in frames] == [960] * 17
+    last = frames[15].to_ndarray().reshape(-1, 2)
+    assert last[:400].any()
+    assert not last[500:].any()
+    assert frames[16].pts == pytest.approx(0.32 * 48_000, abs=960)
+    track.stop()
+
+
 async def test_a_file_that_nobody_asks_for_stands_still(tmp_path: Path) -> None:
     clock = SimulatedClock()
     track = FileVideoTrack(film(tmp_path / "a.mkv"), clock=clock)
@@ -121,14 +134,43 @@ async def test_stop_ends_it_also_while_a_thread_reads(tmp_path: Path) -> None:
     assert "ended" in repr(track)
 
 
+async def test_a_file_is_closed_by_the_thread_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = FileVideoTrack(film(tmp_path / "a.mkv"))
+    await track.recv()
+    reader, begun, go_on = track._reader, threading.Event(), threading.Event()
+    following = reader._next_of_pass
+
+    def slow() -> Any:
+        begun.set()
+        go_on.wait(5)
+        return following()
+
+    monkeypatch.setattr(reader, "_next_of_pass", slow)
+    waiting = asyncio.create_task(track.recv())
+    await asyncio.to_thread(begun.wait, 5)
+    track.stop()
+    assert reader._container is not None
+    go_on.set()
+    with pytest.raises(MediaStreamError):
+        await waiting
+    assert reader._container is None
+    with pytest.raises(MediaStreamError):
+        reader.read()
+
+
 def test_what_cannot_be_published_names_setting_and_file(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no film\n")
+    empty = tmp_path / "empty.y4m"
+    empty.write_text(EMPTY)
     mute, blind = film(tmp_path / "mute.mkv", sound=False), film(tmp_path / "blind.mkv", frames=0)
     cases = (
         (tmp_path / "gone.mp4", "video", "No such file"),
         (text, "audio", "notes.txt"),
         (mute, "audio", "it has no audio"),
+        (empty, "video", "nothing can be decoded of it"),
         (blind, "video", "it has no video"),
     )
     for path, kind, said in cases:
@@ -148,5 +190,17 @@ async def test_a_broken_file_ends_at_its_break_and_begins_anew(tmp_path: Path) -
     broken.unlink()
     with pytest.raises(ConfigurationError, match=r"broken\.mkv"):
         for _ in range(12):
+            await track.recv()
+    track.stop()
+
+
+async def test_a_file_that_is_empty_by_the_next_round_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.y4m"
+    path.write_bytes(EMPTY.encode() + b"FRAME\n" + bytes(64 * 48 * 3 // 2))
+    track = FileVideoTrack(path, clock=SimulatedClock())
+    await track.recv()
+    path.write_text(EMPTY)
+    with pytest.raises(ConfigurationError, match="nothing can be decoded of it any more"):
+        for _ in range(3):
             await track.recv()
     track.stop()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,9 +22,12 @@ from bot.embedded.bridge import Endpoint
 from bot.embedded.server import EmbeddedServer
 from bot.errors import OwnSourceError
 from bot.jingle.model import Source
+from bot.media.files import FileAudioTrack
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
 from bot.xmpp.connection import XmppConnection
 from tests.bridge_support import until
+from tests.conftest import CAPTURES
+from tests.test_media_files import film
 from tests.test_participant_prosody import Seen, participant
 
 ROOM = "jitsi-bot@muc.meet.jitsi"
@@ -46,8 +52,8 @@ class Call:
     def __init__(self, server: EmbeddedServer, **settings: Any) -> None:
         self.server = server
         self.seen, self.other = Seen(), Seen()
-        settings = {"ice_addresses": "127.0.0.1", **settings}
-        self.one = participant(server.url, self.seen, name="one", audio="tone", **settings)
+        settings = {"ice_addresses": "127.0.0.1", "audio": "tone", **settings}
+        self.one = participant(server.url, self.seen, name="one", **settings)
         self.two = participant(
             server.url, self.other, name="two", ice_addresses="127.0.0.1", audio="none", video="none"
         )
@@ -306,6 +312,27 @@ async def test_who_publishes_nothing_can_begin_to() -> None:
         track.stop()
 
 
+async def test_the_first_source_can_be_taken_away_and_given_again() -> None:
+    async with calling() as call:
+        made = call.own.sources[1].feed.track
+        await call.own.remove_source("v0")
+        await until(lambda: set(call.shown) == {"a0"})
+        assert set(call.signalled()) == {"a0"}
+        assert made is not None
+        assert made.readyState == "ended"
+        await call.own.set_video(track := picture())
+        await call.flowing("v0")
+        track.stop()
+
+
+async def test_a_file_is_published(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mkv", size=160)
+    async with calling(lambda call: None, video=f"file:{path}", audio=f"file:{path}") as call:
+        await call.flowing("v0", 20)
+        await call.flowing("a0", 50)
+        assert isinstance(call.own.sources[0].feed.track, FileAudioTrack)
+
+
 async def test_what_was_set_before_holds_from_the_first_session_on() -> None:
     camera, desk = picture("camera"), picture()
 
@@ -443,52 +470,67 @@ async def test_the_codec_follows_who_comes_and_goes() -> None:
         assert [item["codec"] for item in call.told(events.SendCodecChanged)] == ["h264", "vp8"]
 
 
-async def test_the_order_is_that_of_web_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As recorded of lib-jitsi-meet: source-add, presence, video type; mute: presence, video type."""
+def recorded() -> list[object]:
+    """What a lib-jitsi-meet of August 2026 said while it did what the test below does, as ``said`` there."""
+    found: list[object] = []
+    for line in (CAPTURES / "web-client-sources.txt").read_text().splitlines():
+        _, direction, text = line.split(" ", 2)
+        if direction == ">>>":
+            found += spoken(json.loads(text) if text.startswith("{") else ET.fromstring(text))
+    return found[found.index("source-add") :]
+
+
+def spoken(said: Mapping[str, Any] | ET.Element) -> list[object]:
+    """The action of a Jingle stanza, the SourceInfo of a presence, the source and kind of a video type."""
+    if isinstance(said, Mapping):
+        kinds = said["colibriClass"] == "SourceVideoTypeMessage"
+        return [(said["sourceName"].rpartition("-")[2], said["videoType"])] if kinds else []
+    if (jingle := next((node for node in said.iter() if node.tag.endswith("}jingle")), None)) is not None:
+        return [jingle.get("action")]
+    info = json.loads(said.findtext("{jabber:client}SourceInfo") or "{}")
+    return [{name.rpartition("-")[2]: entry for name, entry in info.items()}]
+
+
+async def test_it_says_what_web_clients_say_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     async with calling() as call:
         await call.told_height("v0", 360)
-        said: list[str] = []
+        said: list[object] = []
         connection = call.one._connection
         iq, send, tell = XmppConnection.iq, XmppConnection.send, SctpBridgeChannel.send
 
         async def noted_iq(self: XmppConnection, kind: str, to: str, payload: Any, *rest: Any) -> Any:
             if self is connection and payload.get("action"):
-                said.append(payload.get("action"))
+                said.extend(spoken(payload))
             return await iq(self, kind, to, payload, *rest)
 
         def noted_send(self: XmppConnection, stanza: Any) -> None:
             if self is connection and stanza.tag.endswith("}presence"):
-                said.append("presence")
+                said.extend(spoken(stanza))
             send(self, stanza)
 
         def noted_tell(self: SctpBridgeChannel, message: Mapping[str, Any]) -> None:
-            if message["colibriClass"] == "SourceVideoTypeMessage":
-                said.append(f"{message['sourceName'].rpartition('-')[2]} {message['videoType']}")
+            said.extend(spoken(message))
             tell(self, message)
 
         monkeypatch.setattr(XmppConnection, "iq", noted_iq)
         monkeypatch.setattr(XmppConnection, "send", noted_send)
         monkeypatch.setattr(SctpBridgeChannel, "send", noted_tell)
-
-        def taken() -> list[str]:
-            found, said[:] = said[:], []
-            return found
-
         track = picture()
         await call.own.add_source(track)
-        assert taken() == ["source-add", "presence", "v1 desktop"]
-        call.own.mute("video")
-        assert taken() == ["presence", "v0 none"]
-        call.own.unmute("video")
-        assert taken() == ["presence", "v0 camera"]
-        call.own.mute("audio")
-        assert taken() == ["presence"]
+        for kind in ("audio", "video"):
+            call.own.mute(kind)
+            call.own.unmute(kind)
         await call.own.remove_source("v1")
-        assert taken() == ["presence", "v1 none", "source-remove", "presence"]
+        web_client = recorded()
+        # A web client leaves it at the muted presence. Here the source goes.
+        assert said[: len(web_client)] == web_client
+        rest = {"a0": {"muted": False}, "v0": {"muted": False}}
+        assert said[len(web_client) :] == [("v1", "none"), "source-remove", rest]
+        said.clear()
         await call.own.add_source(track)
-        assert taken() == ["v1 desktop", "source-add", "presence"]
+        assert said[:2] == [("v1", "desktop"), "source-add"]  # the bridge remembers what it was told of this name
         track.stop()
-        await until(lambda: taken()[-2:] == ["source-remove", "presence"])
+        await until(lambda: said[-2:] == ["source-remove", rest])
 
 
 async def test_what_cannot_be_is_a_clear_error() -> None:
