@@ -207,6 +207,16 @@ class LobbyTimeoutError(RoomError):
     code = "lobby_timeout"
 
 
+class MovedError(RoomError):
+    """The stay goes on in another room of the meeting, ``room_jid``."""
+
+    code = "moved"
+
+    def __init__(self, room_jid: str) -> None:
+        super().__init__(f"Moved to {room_jid}")
+        self.room_jid = room_jid
+
+
 class JoinTimeoutError(RoomError):
     """The room did not answer the join within the time limit."""
 

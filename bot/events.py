@@ -346,6 +346,189 @@ class ParticipantJoined(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantChanged(Event):
+    """Somebody else has another display name, e-mail address or avatar."""
+
+    name: ClassVar[str] = "participant_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "{endpoint} is now {nick}"
+    endpoint: str
+    nick: str
+    email: str | None = None
+    avatar_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandChanged(Event):
+    """Somebody else raised or lowered his hand."""
+
+    name: ClassVar[str] = "hand_changed"
+    text: ClassVar[str] = "Raised hand of {nick} ({endpoint}): {raised}"
+    endpoint: str
+    nick: str
+    raised: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleChanged(Event):
+    """Somebody gained or lost a moderator's rights; ``own`` where it is us. ``role`` is XEP-0045's."""
+
+    name: ClassVar[str] = "role_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "{endpoint} is {role} now"
+    endpoint: str
+    role: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessageReceived(Event):
+    """Somebody wrote, to all or to us alone. ``stamp`` is set for what was written before we came (XEP-0203)."""
+
+    name: ClassVar[str] = "chat_message_received"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "{nick} ({endpoint}) wrote a message of {length} characters"
+    endpoint: str
+    nick: str
+    body: str
+    private: bool
+    stamp: str | None = None
+
+    @property
+    def message(self) -> str:
+        """Who wrote; what he wrote is for who asks for the field."""
+        return self.text.format(nick=self.nick, endpoint=self.endpoint, length=len(self.body))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessageRefused(Event):
+    """A message of ours was not delivered."""
+
+    name: ClassVar[str] = "chat_message_refused"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "A chat message was not delivered: {cause}"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectChanged(Event):
+    """The room has another subject."""
+
+    name: ClassVar[str] = "subject_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "The subject is {subject}"
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LobbyWaiting(Event):
+    """The participant waits in the lobby for a moderator, ``timeout`` seconds at most."""
+
+    name: ClassVar[str] = "lobby_waiting"
+    text: ClassVar[str] = "Waiting in the lobby, {timeout:g} s at most"
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LobbyAdmitted(Event):
+    """A moderator let the participant in, or closed the lobby, after ``seconds``."""
+
+    name: ClassVar[str] = "lobby_admitted"
+    text: ClassVar[str] = "Admitted from the lobby after {seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LobbyKnocked(Event):
+    """Somebody waits in the lobby that we keep as a moderator."""
+
+    name: ClassVar[str] = "lobby_knocked"
+    text: ClassVar[str] = "{nick} ({endpoint}) waits in the lobby"
+    endpoint: str
+    nick: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LobbyKnockEnded(Event):
+    """Somebody does not wait in the lobby any more: admitted, denied, or gone."""
+
+    name: ClassVar[str] = "lobby_knock_ended"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "{nick} ({endpoint}) left the lobby"
+    endpoint: str
+    nick: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MutedByModerator(Event):
+    """A moderator muted us; it was obeyed. ``endpoint`` is who, None where AV moderation did it."""
+
+    name: ClassVar[str] = "muted_by_moderator"
+    text: ClassVar[str] = "A moderator muted our {media}"
+    media: str
+    endpoint: str | None = None
+    nick: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvModerationChanged(Event):
+    """Whether participants may unmute themselves only with a moderator's approval."""
+
+    name: ClassVar[str] = "av_moderation_changed"
+    text: ClassVar[str] = "AV moderation of {media}: {enabled}"
+    media: str
+    enabled: bool
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmuteApproved(Event):
+    """A moderator lets us unmute, or asks us to. We stay muted until somebody unmutes us."""
+
+    name: ClassVar[str] = "unmute_approved"
+    text: ClassVar[str] = "A moderator lets us unmute our {media}"
+    media: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmuteRejected(Event):
+    """A moderator took that back."""
+
+    name: ClassVar[str] = "unmute_rejected"
+    text: ClassVar[str] = "A moderator does not let us unmute our {media}"
+    media: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartMutedChanged(Event):
+    """Whether those who join from now on begin muted; obeyed where it was so when we came."""
+
+    name: ClassVar[str] = "start_muted_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Participants start muted: audio {audio}, video {video}"
+    audio: bool
+    video: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakoutRoomsChanged(Event):
+    """The rooms of the meeting by address, with their names; the main room is among them."""
+
+    name: ClassVar[str] = "breakout_rooms_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "Rooms of the meeting: {rooms}"
+    rooms: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedToRoom(Event):
+    """The participant is in another room of the meeting, after ``seconds``."""
+
+    name: ClassVar[str] = "moved_to_room"
+    text: ClassVar[str] = "Moved to {address} in {seconds:.1f} s"
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantLeft(Event):
     """Somebody else left the room."""
 

@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     room: str = Field(default="jitsi-bot", min_length=1, max_length=1023, description="Room to join")
     room_password: SecretStr | None = Field(default=None, description="Password of the room")
     name: str = Field(default="jitsi-bot", min_length=1, max_length=255, description="Display name")
+    email: str | None = Field(default=None, max_length=255, description="E-mail address shown to others")
+    avatar_url: str | None = Field(
+        default=None, max_length=2048, description="Address of the picture shown to others"
+    )
     bots: int = Field(default=1, ge=1, le=1000, description="Number of participants to start")
     duration: float = Field(default=0.0, ge=0, description="Seconds to stay; 0 = until stopped")
     participants: tuple[ParticipantSpec, ...] = Field(
@@ -201,6 +205,7 @@ class Settings(BaseSettings):
     # --- time ---
     connect_timeout: Seconds = Field(default=10.0, description="Limit of each connection phase")
     join_timeout: Seconds = Field(default=20.0, description="Limit for the room to answer the join")
+    lobby_timeout: Seconds = Field(default=600.0, description="Longest wait in the lobby for a moderator")
     media_timeout: Seconds = Field(default=30.0, description="Limit for ICE and DTLS each")
     retries: int = Field(default=3, ge=0, le=20, description="Retries after the first try: after 1, 2, 4 s")
     retry_base: Seconds = Field(default=1.0, description="Seconds before the first retry; doubled each time")

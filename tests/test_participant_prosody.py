@@ -31,6 +31,11 @@ class Seen:
         self.events.append(event)
         self._changed.set()
 
+    async def changed(self) -> None:
+        """Wait for another event."""
+        self._changed.clear()
+        await self._changed.wait()
+
     def names(self) -> list[str]:
         return [event.name for event in self.events]
 

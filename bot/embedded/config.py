@@ -33,6 +33,7 @@ class EmbeddedConfig:
     auth_domain: str = "auth.meet.jitsi"
     muc_domain: str = "muc.meet.jitsi"
     focus_domain: str = "focus.meet.jitsi"
+    lobby_domain: str = "lobby.meet.jitsi"
     accounts: Mapping[str, str] = field(default_factory=dict)
     rooms: Mapping[str, RoomPolicy] = field(default_factory=dict)
     restrict_room_creation: bool = False

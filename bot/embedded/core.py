@@ -339,7 +339,7 @@ class XmppCore:
         config = self.config
         if not stanza.get("to") or str(target) in {config.domain, sender.bare}:
             self._to_domain(stanza)
-        elif target.domain == config.muc_domain:
+        elif target.domain == config.muc_domain or (target.domain == config.lobby_domain and target.node):
             self._queue.extend(self.muc.feed(stanza))
         elif target.domain in {config.focus_domain, config.auth_domain}:
             self._to_focus(stanza)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 from bot.embedded.config import OPEN_ROOM, EmbeddedConfig
+from bot.embedded.lobby import Lobbies
 from bot.embedded.muc_iq import MucIq
 from bot.embedded.rooms import Occupant, Room
 from bot.embedded.stanza import (
@@ -51,11 +52,12 @@ class MucService:
         self._wall_clock = wall_clock
         self._owners = {Jid.parse(config.focus_jid).bare, config.focus_domain}
         self._iq = MucIq(self)
+        self.lobbies = Lobbies(self.rooms, config.lobby_domain, config.muc_domain)
 
     def feed(self, stanza: ET.Element) -> list[ET.Element]:
         """Take a stanza sent to the service, a room or an occupant; ``from`` is the sender's full address."""
         if stanza.tag == PRESENCE:
-            return self._presence(stanza)
+            return self.lobbies.seen(self._presence(stanza))
         if stanza.tag == MESSAGE:
             return self._message(stanza)
         return self._iq.feed(stanza) if stanza.tag == IQ else []
@@ -115,6 +117,11 @@ class MucService:
         if x is None:
             return [error_reply(stanza, "item-not-found", "You are not currently connected to this chat")]
         created = room is None
+        if room is None and target.domain == self.lobbies.domain:
+            room = self.lobbies.create(target, Room(target.bare, self._new_id(), self._wall_clock()))
+            if room is None:
+                return [error_reply(stanza, "not-allowed", "Room creation is restricted")]
+            created = False
         if room is None:
             if self._config.restrict_room_creation and not self.is_service(stanza.get("from", "")):
                 return [error_reply(stanza, "not-allowed", "Room creation is restricted")]
@@ -166,7 +173,7 @@ class MucService:
         return room.max_occupants is not None and guests >= room.max_occupants
 
     def _lobby(self, room: Room, stanza: ET.Element) -> ET.Element:
-        lobby = element("lobbyroom", NS_JITMEET, text=f"{Jid.parse(room.jid).node}@lobby.{self._config.domain}")
+        lobby = element("lobbyroom", NS_JITMEET, text=self.lobbies.address(room.jid))
         return error_reply(stanza, "registration-required", by=room.jid, details=lobby)
 
     def _metadata(self, room: Room, occupant: Occupant) -> ET.Element:
@@ -191,6 +198,8 @@ class MucService:
             return self._message_error(room, sender, stanza)
         if target.resource:
             return [self._private(room, sender, stanza, target.resource)]
+        if kind in {None, "normal"}:
+            return self.lobbies.invite(room, stanza) or []
         return self._groupchat(room, sender, stanza) if kind == "groupchat" else []
 
     def _message_error(self, room: Room, sender: Occupant, stanza: ET.Element) -> list[ET.Element]:

@@ -8,6 +8,7 @@ import hashlib
 from typing import Protocol
 from xml.etree import ElementTree as ET
 
+from bot.embedded.lobby import Lobbies
 from bot.embedded.rooms import ROLES, Occupant, Room
 from bot.embedded.stanza import (
     NS_DISCO_INFO,
@@ -40,6 +41,7 @@ class Rooms(Protocol):
     """The rooms that requests are about, and who leaves them (``MucService``)."""
 
     rooms: dict[str, Room]
+    lobbies: Lobbies
 
     def is_service(self, jid: str) -> bool:
         """Whether an address is the focus's own, an owner everywhere."""
@@ -124,7 +126,7 @@ class MucIq:
             return [error_reply(stanza, "bad-request")]
         match (payload.tag, stanza.get("type")):
             case (tag, "get") if tag == _DISCO:
-                return [iq_result(stanza, room_info(room))]
+                return [iq_result(stanza, room_info(room, self._service.lobbies.address(room.jid)))]
             case (tag, "set") if tag == _ADMIN:
                 return self._administer(room, stanza, payload)
             case (tag, kind) if tag == _OWNER:
@@ -197,7 +199,8 @@ class MucIq:
             return [*self._destroy(room, destroy), iq_result(stanza)]
         for field in query.iter(f"{{{NS_DATA}}}field"):
             _configure(room, field.get("var", ""), field.findtext(f"{{{NS_DATA}}}value") or "")
-        return [iq_result(stanza)]
+        told = [] if room.members_only else self._service.lobbies.close(room)
+        return [*told, iq_result(stanza)]
 
     def _owner_form(self, room: Room, stanza: ET.Element) -> list[ET.Element]:
         if self._rank(room, stanza.get("from", "")) != "owner":
@@ -268,8 +271,8 @@ def _field(form: ET.Element, name: str, kind: str, value: str | None = None, lab
         child(field, "value", NS_DATA).text = value or None
 
 
-def room_info(room: Room) -> ET.Element:
-    """disco#info of a room (XEP-0045 section 6.4), with Jitsi's meeting id."""
+def room_info(room: Room, lobby: str = "") -> ET.Element:
+    """disco#info of a room (XEP-0045 section 6.4) with Jitsi's meeting id; ``lobby`` is its lobby's address."""
     query = ET.Element(_DISCO)
     features = (
         "http://jabber.org/protocol/muc#request",
@@ -294,6 +297,8 @@ def room_info(room: Room) -> ET.Element:
     _field(form, "muc#roominfo_meetingId", "text-single", room.meeting_id, "The meeting unique id.")
     _field(form, "muc#roominfo_created_timestamp", "text-single", created, "The meeting created_timestamp.")
     _field(form, "muc#roominfo_occupants", "text-single", str(len(room.occupants)), "Number of occupants")
+    if room.members_only and lobby:
+        _field(form, "muc#roominfo_lobbyroom", "text-single", lobby, "Lobby room jid")
     invites = "{http://prosody.im/protocol/muc}roomconfig_allowmemberinvites"
     _field(form, invites, "boolean", "0", "Allow members to invite new members")
     _field(form, "muc#roomconfig_allowinvites", "boolean", "1", "Allow users to invite other users")

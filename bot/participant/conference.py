@@ -9,9 +9,17 @@ from typing import Any
 
 from bot import events
 from bot.bridge.session import MediaSession
-from bot.errors import BotError, RoomError, RoomRestrictedError
+from bot.errors import (
+    BotError,
+    MembersOnlyError,
+    MovedError,
+    RoomDestroyedError,
+    RoomError,
+    RoomRestrictedError,
+)
 from bot.jingle.model import Jingle
 from bot.jingle.session import FOCUS_NICK
+from bot.participant.citizen import Citizen
 from bot.participant.codecs import offered_codecs, send_codec
 from bot.participant.focus import FocusSession
 from bot.participant.sources import SourceState
@@ -19,6 +27,7 @@ from bot.participant.states import State
 from bot.participant.stay import Stay
 from bot.xmpp import features
 from bot.xmpp.focus import ConferenceRequest, FocusUnavailableError, ask_focus
+from bot.xmpp.lobby import Admitted, Lobby
 from bot.xmpp.occupants import (
     OccupantChanged,
     OccupantJoined,
@@ -36,10 +45,11 @@ FOCUS_MOMENT = 1.0
 class Conference:
     """One stay in one room. ``run`` lasts until the room is over for us and then raises why.
 
-    That is a RoomError, or MediaLostError where only a new join can bring media back.
+    That is a RoomError (MovedError among them), or MediaLostError where only a new join can bring media back.
+    ``room_jid`` is another room of the meeting than the one of the settings.
     """
 
-    def __init__(self, stay: Stay) -> None:
+    def __init__(self, stay: Stay, room_jid: str | None = None) -> None:
         self._stay = stay
         self._connection = stay.connection
         self._features = features.features(sctp=stay.settings.bridge_channel in ("auto", "sctp"))
@@ -47,7 +57,7 @@ class Conference:
         self._focus_answered = False
         self._focus_patience = FOCUS_PATIENCE
         self._over: asyncio.Future[BotError] = asyncio.get_running_loop().create_future()
-        self.room = Room(stay.connection, stay.config.room_jid, on_event=self._room_event)
+        self.room = Room(stay.connection, room_jid or stay.config.room_jid, on_event=self._room_event)
         self.own = stay.own
         self._published = False
         self.session = FocusSession(
@@ -65,6 +75,8 @@ class Conference:
             on_presence=self._own_changed,
             on_video_types=self.session.bridge.published,
         )
+        #: What we do and hear among the others.
+        self.citizen = Citizen(stay, self.room, on_move=self.move)
         stay.connection.on_iq(features.DISCO_INFO, lambda ask: features.disco_answer(ask.payload, self._features))
 
     def __repr__(self) -> str:
@@ -109,15 +121,50 @@ class Conference:
         """Ask for the focus and enter; False where only the focus may create the room, and is not there yet."""
         await self._ask_focus()
         self._stay.on_phase("focus")
-        settings = self._stay.settings
-        password = settings.room_password.get_secret_value() if settings.room_password else None
         try:
-            await self.room.join(self._presence(), password=password, timeout=settings.join_timeout)
+            await self._join_room()
         except RoomRestrictedError:
             if self._focus_answered:
                 raise
             return False
         return True
+
+    async def _join_room(self) -> None:
+        """Enter, by way of the lobby where the room has one. Raises RoomError."""
+        settings = self._stay.settings
+        password = settings.room_password.get_secret_value() if settings.room_password else None
+        try:
+            await self.room.join(self._presence(), password=password, timeout=settings.join_timeout)
+        except MembersOnlyError as error:
+            if error.lobby is None:
+                raise
+            admitted = await self._wait_in_lobby(error.lobby)
+            self._stay.on_state(State.JOINING)
+            # The focus leaves a room that nobody enters: it is asked again after what may have been long.
+            await self._ask_focus()
+            await self.room.join(
+                self._presence(), password=admitted.password or password, timeout=settings.join_timeout
+            )
+
+    async def _wait_in_lobby(self, lobby_jid: str) -> Admitted:
+        settings, began = self._stay.settings, self._stay.clock()
+
+        def waiting() -> None:
+            self._stay.on_state(State.WAITING_IN_LOBBY)
+            self._stay.emit(events.LobbyWaiting, timeout=settings.lobby_timeout)
+
+        lobby = Lobby(self._connection, lobby_jid, self.room.jid)
+        try:
+            admitted = await lobby.knock(
+                self._presence(),
+                on_waiting=waiting,
+                join_timeout=settings.join_timeout,
+                timeout=settings.lobby_timeout,
+            )
+        finally:
+            await lobby.leave(settings.leave_timeout)
+        self._stay.emit(events.LobbyAdmitted, seconds=self._stay.clock() - began)
+        return admitted
 
     async def run(self) -> None:
         """Stand in the room; asks for the focus again while it is away. Raises the error that ends it."""
@@ -147,12 +194,18 @@ class Conference:
         else:
             self._stand()
 
-    async def leave(self, timeout: float) -> bool:
+    async def leave(self, timeout: float, *, status: str | None = None) -> bool:
         """Leave the room; True when our own unavailable presence was seen."""
-        return await self.room.leave(timeout)
+        return await self.room.leave(timeout, status=status)
+
+    def move(self, room_jid: str) -> None:
+        """End this stay for one in another room of the meeting: ``run`` raises MovedError."""
+        if room_jid != self.room.jid:
+            self._end(MovedError(room_jid))
 
     async def close(self) -> None:
         """End the media session; may be called twice."""
+        await self.citizen.close()
         self.room.close()
         self.own.leave()
         await self.session.close()
@@ -179,6 +232,8 @@ class Conference:
             stats_id=self._stay.config.name,
             caps=features.caps_element(self._features),
             codecs=self._stay.settings.codecs,
+            email=self._stay.settings.email,
+            avatar_url=self._stay.settings.avatar_url,
             sources=self.own.source_info if self._published else {},
         )
 
@@ -214,17 +269,21 @@ class Conference:
                 self.session.occupants(self.room.occupants.count)
                 self._stay.emit(events.ParticipantJoined, endpoint=occupant.endpoint, nick=occupant.nick)
                 self.session.room_changed()
-            case OccupantChanged(occupant, previous) if occupant.codecs != previous.codecs:
-                self.session.room_changed()
+            case OccupantChanged(occupant, previous):
+                if occupant.codecs != previous.codecs:
+                    self.session.room_changed()
+                self.citizen.room_event(event)
             case OccupantLeft(occupant):
                 self.session.left(occupant.endpoint)
                 self.session.occupants(self.room.occupants.count)
                 self._stay.emit(events.ParticipantLeft, endpoint=occupant.endpoint)
                 self.session.room_changed()
+            case SelfLeft(RoomDestroyedError(alternative=str(room_jid))) if room_jid == self._stay.config.room_jid:
+                self.move(room_jid)  # a breakout room was closed
             case SelfLeft(error):
                 self._end(error or RoomError("The room ended our stay without a reason"))
             case _:
-                pass
+                self.citizen.room_event(event)
 
     def _end(self, error: BotError) -> None:
         if not self._over.done():

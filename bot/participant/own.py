@@ -83,6 +83,8 @@ class OwnMedia:
         self._on_presence: Callable[[], None] = _nothing
         self._on_video_types: Callable[[], None] = _nothing
         self._removed: set[str] = set()
+        #: Raises OwnSourceError where the room does not let us unmute a kind of this video type.
+        self.may_unmute: Callable[[Kind, str | None], None] = _anything
         if config.audio != "none":
             self._from_settings("a0", "audio", None, muted=config.start_muted_audio)
         if config.video != "none":
@@ -111,8 +113,10 @@ class OwnMedia:
         self._set_muted(self._find(source), muted=True)
 
     def unmute(self, source: str) -> None:
-        """Unmute a source, or the first of a kind. Raises OwnSourceError."""
-        self._set_muted(self._find(source), muted=False)
+        """Unmute a source, or the first of a kind. Raises OwnSourceError, also where a moderator forbids it."""
+        found = self._find(source)
+        self.may_unmute(found.kind, found.video_type)
+        self._set_muted(found, muted=False)
 
     async def set_video(self, track: MediaStreamTrack | None) -> None:
         """Start the camera's picture with ``track``, or stop it. Raises OwnSourceError."""
@@ -168,6 +172,7 @@ class OwnMedia:
         """The stay is over: there is nobody to tell."""
         self.withdraw()
         self._on_presence = self._on_video_types = _nothing
+        self.may_unmute = _anything
 
     def start(self) -> Sequence[LocalSource]:
         """Make the tracks that the settings ask for, unless they are there. Raises ConfigurationError."""
@@ -247,6 +252,8 @@ class OwnMedia:
     async def _set(self, kind: Kind, track: MediaStreamTrack | None) -> None:
         async with self._lock:
             source = self._sources.get(_FIRST[kind])
+            if track is not None:
+                self.may_unmute(kind, source.video_type if source is not None else None)
             if source is not None:
                 was = source.muted
                 self._swap(source, track)
@@ -338,6 +345,10 @@ class OwnMedia:
 
 def _nothing() -> None:
     """Nobody is told."""
+
+
+def _anything(_: Kind, __: str | None) -> None:
+    """Nobody forbids anything."""
 
 
 def _label(name: str) -> str:

@@ -17,7 +17,14 @@ import structlog
 from bot import events
 from bot.bridge.decode import OnFrame
 from bot.bridge.streams import RemoteStream
-from bot.errors import BotError, ConnectionFailedError, MediaLostError, ResumeRefusedError, RoomError
+from bot.errors import (
+    BotError,
+    ConnectionFailedError,
+    MediaLostError,
+    MovedError,
+    ResumeRefusedError,
+    RoomError,
+)
 from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
 from bot.participant.layout import Wishes
@@ -26,6 +33,7 @@ from bot.participant.retry import Sleep, join_policy, resume_policy
 from bot.participant.states import FINAL, State, StateGraph
 from bot.participant.stay import Stay
 from bot.participant.timing import PhaseTimer
+from bot.xmpp.breakout import SWITCH_ROOM
 from bot.xmpp.connection import ConnectionLost, XmppConfig, XmppConnection
 from bot.xmpp.keepalive import keep_alive
 
@@ -167,7 +175,8 @@ class Participant:
             lost = await self._stay()
             if lost is None:
                 return
-            joined = await self._until_stopped(self._come_back(lost))
+            follow = self._move(lost) if isinstance(lost, MovedError) else self._come_back(lost)
+            joined = await self._until_stopped(follow)
 
     async def _until_stopped(self, work: Any) -> bool:
         """Run ``work`` unless ``stop`` comes first; True when it ended by itself."""
@@ -206,25 +215,26 @@ class Participant:
                 phases=self._timer.picked("websocket", "sasl", "bind"),
             )
             self._to(State.JOINING)
-            self._conference = Conference(
-                Stay(
-                    config=self.config,
-                    connection=connection,
-                    emit=self._emit,
-                    on_phase=self._phase,
-                    on_state=self._to,
-                    timer=self._timer,
-                    own=self.own,
-                    wishes=self._wishes,
-                    sleep=self._sleep,
-                    clock=self._clock,
-                    on_frame=self._on_frame,
-                )
-            )
+            self._conference = Conference(self._new_stay(connection))
             await _unless_lost(connection, self._conference.join())
         except BaseException:
             await self._drop()
             raise
+
+    def _new_stay(self, connection: XmppConnection) -> Stay:
+        return Stay(
+            config=self.config,
+            connection=connection,
+            emit=self._emit,
+            on_phase=self._phase,
+            on_state=self._to,
+            timer=self._timer,
+            own=self.own,
+            wishes=self._wishes,
+            sleep=self._sleep,
+            clock=self._clock,
+            on_frame=self._on_frame,
+        )
 
     def _attempt_failed(self, attempt: int, error: BaseException, delay: float | None) -> None:
         self._attempt_event(attempt, error, delay)
@@ -237,8 +247,8 @@ class Participant:
 
     # --- staying ---
 
-    async def _stay(self) -> ConnectionLost | None:
-        """Stand in the room until something ends that: None for ``stop``, else how the connection was lost."""
+    async def _stay(self) -> ConnectionLost | MovedError | None:
+        """Stand in the room until something ends that: None for ``stop``, else how it was lost, or where to go."""
         if self._connection is None or self._conference is None:
             raise RuntimeError("a participant stays only in a room that it joined")
         lost = asyncio.ensure_future(self._connection.wait_lost())
@@ -256,7 +266,7 @@ class Participant:
         try:
             await asyncio.wait({lost, stop, removed}, return_when=asyncio.FIRST_COMPLETED)
             if removed.done():
-                return _media_lost(removed)
+                return _why_over(removed)
             return None if stop.done() else lost.result()
         finally:
             await _end_tasks(lost, stop, removed, polling)
@@ -282,6 +292,29 @@ class Participant:
             if self._conference is not None:
                 self._conference.resumed()
         self._emit(events.ConnectionRecovered, how=how, seconds=self._clock() - began)
+
+    def move_to_room(self, room_jid: str | None = None) -> None:
+        """Go to another room of the meeting on the same connection; None is the room of the settings."""
+        if self._conference is not None:
+            self._conference.move(room_jid or self.config.room_jid)
+
+    async def _move(self, moved: MovedError) -> None:
+        """Leave one room of the meeting for another; where that fails, come anew into the room of the settings."""
+        connection, conference = self._connection, self._conference
+        if connection is None or conference is None:
+            raise RuntimeError("a participant moves only from a room that it joined")
+        began = self._clock()
+        try:
+            await conference.leave(self.config.settings.leave_timeout, status=SWITCH_ROOM)
+            await conference.close()
+            self._to(State.JOINING)
+            self._timer.restart()
+            self._conference = Conference(self._new_stay(connection), moved.room_jid)
+            await _unless_lost(connection, self._conference.join())
+        except BotError as error:
+            await self._come_back(ConnectionLost(f"{moved.room_jid} can't be entered: {error}", resumable=False))
+        else:
+            self._emit(events.MovedToRoom, address=moved.room_jid, seconds=self._clock() - began)
 
     async def _resume(self, lost: ConnectionLost) -> None:
         connection = self._connection
@@ -385,10 +418,12 @@ async def _unless_lost(connection: XmppConnection, work: Coroutine[Any, Any, Non
         await _end_tasks(task, lost)
 
 
-def _media_lost(removed: asyncio.Future[None]) -> ConnectionLost:
-    """A stay that ended for want of media is as good as a lost connection; any other end is raised."""
+def _why_over(removed: asyncio.Future[None]) -> ConnectionLost | MovedError:
+    """A stay that ended for want of media is as good as a lost connection; what is no move either is raised."""
     try:
         removed.result()
+    except MovedError as moved:
+        return moved
     except MediaLostError as error:
         return ConnectionLost(str(error), resumable=False)
     raise RuntimeError("a stay ended without a reason")

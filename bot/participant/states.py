@@ -14,6 +14,7 @@ class State(StrEnum):
     CONNECTING = "connecting"
     RETRYING = "retrying"
     JOINING = "joining"
+    WAITING_IN_LOBBY = "waiting_in_lobby"
     WAITING_FOR_FOCUS = "waiting_for_focus"
     WAITING_FOR_PEERS = "waiting_for_peers"
     NEGOTIATING = "negotiating"
@@ -33,20 +34,31 @@ FINAL = frozenset({State.LEFT, State.FAILED})
 
 _STANDING = frozenset({State.WAITING_FOR_FOCUS, State.WAITING_FOR_PEERS, State.NEGOTIATING, State.ACTIVE})
 _ENDING = frozenset({State.LEAVING, State.FAILED})
+#: From a room: the stream is lost, all is begun anew, or another room of the meeting is entered.
+_AWAY = frozenset({State.RESUMING, State.CONNECTING, State.JOINING})
 
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.IDLE: frozenset({State.CONNECTING}) | _ENDING,
         State.CONNECTING: frozenset({State.JOINING, State.RETRYING}) | _ENDING,
         State.RETRYING: frozenset({State.CONNECTING}) | _ENDING,
-        State.JOINING: frozenset({State.RETRYING, State.WAITING_FOR_FOCUS, State.WAITING_FOR_PEERS}) | _ENDING,
+        State.JOINING: frozenset(
+            {
+                State.RETRYING,
+                State.RESUMING,
+                State.WAITING_IN_LOBBY,
+                State.WAITING_FOR_FOCUS,
+                State.WAITING_FOR_PEERS,
+            }
+        )
+        | _ENDING,
+        State.WAITING_IN_LOBBY: frozenset({State.JOINING, State.RETRYING, State.RESUMING}) | _ENDING,
         # Where only the focus may create rooms it is waited for outside: what follows then may be another attempt.
-        State.WAITING_FOR_FOCUS: (_STANDING | _ENDING | {State.RESUMING, State.CONNECTING, State.RETRYING})
+        State.WAITING_FOR_FOCUS: (_STANDING | _ENDING | _AWAY | {State.RETRYING, State.WAITING_IN_LOBBY})
         - {State.WAITING_FOR_FOCUS},
-        State.WAITING_FOR_PEERS: (_STANDING | _ENDING | {State.RESUMING, State.CONNECTING})
-        - {State.WAITING_FOR_PEERS},
-        State.NEGOTIATING: (_STANDING | _ENDING | {State.RESUMING, State.CONNECTING}) - {State.NEGOTIATING},
-        State.ACTIVE: (_STANDING | _ENDING | {State.RESUMING, State.CONNECTING}) - {State.ACTIVE},
+        State.WAITING_FOR_PEERS: (_STANDING | _ENDING | _AWAY) - {State.WAITING_FOR_PEERS},
+        State.NEGOTIATING: (_STANDING | _ENDING | _AWAY) - {State.NEGOTIATING},
+        State.ACTIVE: (_STANDING | _ENDING | _AWAY) - {State.ACTIVE},
         State.RESUMING: _STANDING | _ENDING | {State.CONNECTING},
         State.LEAVING: frozenset({State.LEFT}),
         State.LEFT: frozenset({State.CONNECTING}),

@@ -67,6 +67,11 @@ class Room:
     def __repr__(self) -> str:
         return f"<Room {self.jid} {self.occupants!r}>"
 
+    @property
+    def presence(self) -> RoomPresence | None:
+        """What we said of ourselves last; None before the join."""
+        return self._said
+
     async def join(self, presence: RoomPresence, *, password: str | None = None, timeout: float = 20.0) -> None:
         """Enter the room; returns when our own presence came back. Raises RoomError or ConnectionFailedError.
 
