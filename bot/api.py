@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from aiortc.mediastreams import MediaStreamTrack
+
 from bot import events as contract
 from bot.bridge.decode import DecodedFrame, DecodedStream
 from bot.bridge.streams import RemoteStream
@@ -36,10 +38,24 @@ class Participant:
     """One participant of one room. ``async with`` joins (or raises why not) and leaves.
 
     It comes back by itself when the connection or the media session is lost; ``events()`` tells. ``url`` is the
-    address of the deployment's WebSocket (``ws://localhost:8000``, ``wss://meet.example.com``).
+    address of the deployment's WebSocket (``ws://localhost:8000``, ``wss://meet.example.com``). ``audio`` and
+    ``video`` are what it publishes: a track of aiortc's, or one of the settings' words (``speech``, ``pattern``,
+    ``file:PATH``, ``none`` …). Raises ConfigurationError for settings that are wrong.
     """
 
-    def __init__(self, url: str, room: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        room: str,
+        *,
+        audio: MediaStreamTrack | str | None = None,
+        video: MediaStreamTrack | str | None = None,
+        **settings: Any,
+    ) -> None:
+        # A track is put in the place of what a setting would make.
+        self._given = [item for item in (audio, video) if isinstance(item, MediaStreamTrack)]
+        for kind, item in (("audio", audio), ("video", video)):
+            settings[kind] = "none" if isinstance(item, MediaStreamTrack) else item
         self._config = expand(load(ws_url=url, room=room, bots=1, **settings))[0]
         self._inner = _Participant(self._config, emit=self._on_event, on_frame=self._on_frame)
         self._running: asyncio.Task[None] | None = None
@@ -53,6 +69,8 @@ class Participant:
         return f"<Participant {self._config.name} in {self._config.room}: {self.state}>"
 
     async def __aenter__(self) -> Self:
+        for track in self._given:
+            await (self.own.set_audio(track) if track.kind == "audio" else self.own.set_video(track))
         self._running = asyncio.create_task(self._inner.run(), name=f"participant {self._config.name}")
         joined = asyncio.create_task(self._joined.wait())
         try:
@@ -140,12 +158,17 @@ class Participant:
         """Choose whose sound to receive, by source names (``sources``)."""
         self._inner.subscribe_audio(everyone=everyone, include=include, exclude=exclude)
 
-    def send_message(self, payload: Mapping[str, Any], to: str = "") -> None:
+    def send_endpoint_message(self, payload: Mapping[str, Any], to: str = "") -> None:
         """Send a JSON object over the bridge to the endpoint ``to``, or to all. Raises BridgeMessageError."""
         conference = self._inner.conference
         if conference is None:
             raise BridgeMessageError("There is no media session")
         conference.session.bridge.send_message(payload, to)
+
+    @property
+    def own(self) -> OwnMedia:
+        """What we publish: to mute and unmute, to give it other tracks, to add sources and take them away."""
+        return self._inner.own
 
     # --- what happens ---
 

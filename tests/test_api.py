@@ -91,12 +91,12 @@ async def test_layouts_sources_and_messages_over_the_bridge(server: EmbeddedServ
         await holds(lambda: wanted(one).get("onStageSources") == [f"{two.endpoint}-v0"])
         await holds(lambda: wanted(two).get("lastN") == 0)
         one.subscribe_audio(exclude=[f"{two.endpoint}-a0"])
-        one.send_message({"n": 1}, two.endpoint)
+        one.send_endpoint_message({"n": 1}, two.endpoint)
         heard = (await until(two, events.EndpointMessageReceived))[-1]
         assert isinstance(heard, events.EndpointMessageReceived)
         assert (heard.endpoint, heard.payload) == (one.endpoint, {"n": 1})
     with pytest.raises(BridgeMessageError, match="no media session"):
-        one.send_message({})
+        one.send_endpoint_message({})
     assert one.sources == {}
 
 
