@@ -146,6 +146,17 @@ class MediaConnected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMissing(Event):
+    """No media session came though one could: the room is joined anew, ``sctp`` says whether with SCTP."""
+
+    name: ClassVar[str] = "session_missing"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "No media session, joining anew: {cause}"
+    cause: str
+    sctp: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeChannelDegraded(Event):
     """The bridge channel could not be opened or was lost; media goes on without it."""
 

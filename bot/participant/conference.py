@@ -11,6 +11,7 @@ from bot import events
 from bot.bridge.session import MediaSession
 from bot.errors import (
     BotError,
+    MediaLostError,
     MembersOnlyError,
     MovedError,
     RoomDestroyedError,
@@ -21,6 +22,7 @@ from bot.jingle.model import Jingle
 from bot.jingle.session import FOCUS_NICK
 from bot.participant.citizen import Citizen
 from bot.participant.codecs import offered_codecs, send_codec
+from bot.participant.expectation import SessionExpectation, sctp_advertising
 from bot.participant.focus import FocusSession
 from bot.participant.sources import SourceState
 from bot.participant.states import State
@@ -52,7 +54,11 @@ class Conference:
     def __init__(self, stay: Stay, room_jid: str | None = None) -> None:
         self._stay = stay
         self._connection = stay.connection
-        self._features = features.features(sctp=stay.settings.bridge_channel in ("auto", "sctp"))
+        settings = stay.settings
+        self._sctp = sctp_advertising(settings.ws_url, settings.domain, settings.bridge_channel)
+        self._tried_sctp = self._sctp.advertised
+        self._features = features.features(sctp=self._tried_sctp)
+        self._expectation = SessionExpectation()
         self._machine_uid = uuid.uuid4().hex
         self._focus_answered = False
         self._focus_patience = FOCUS_PATIENCE
@@ -67,6 +73,7 @@ class Conference:
             on_published=self._publish,
             on_idle=self._stand,
             on_lost=self._end,
+            on_offer=self._offered,
         )
         #: Whether the room has admitted us.
         self.joined = False
@@ -168,7 +175,8 @@ class Conference:
 
     async def run(self) -> None:
         """Stand in the room; asks for the focus again while it is away. Raises the error that ends it."""
-        tasks = [asyncio.ensure_future(self.session.run()), asyncio.ensure_future(self._watch_focus())]
+        works = (self.session.run(), self._watch_focus(), self._watch_session())
+        tasks = [asyncio.ensure_future(work) for work in works]
         waiting: list[asyncio.Future[Any]] = [self._over, *tasks]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -186,6 +194,32 @@ class Conference:
             if self.room.occupants.focus is None and not self._focus_answered:
                 await self._ask_focus()
             await asyncio.sleep(self._focus_patience)
+
+    async def _watch_session(self) -> None:
+        """Join anew when no session comes for too long though it could."""
+        while True:
+            await asyncio.sleep(1.0)
+            occupants = self.room.occupants
+            expected = self.session.idle and occupants.focus is not None and bool(occupants.others)
+            patience = self._sctp.patience(tried=self._tried_sctp)
+            in_vain = self._expectation.feed(self._stay.clock(), expected=expected, patience=patience)
+            if in_vain and self._sctp.given_up(self._who, tried=self._tried_sctp):
+                others = "others get one by another bridge channel"
+                self._join_anew(f"none came within {patience:g} s" if patience else others)
+
+    def _offered(self, offer: Jingle) -> None:
+        """Learn from an offer what the deployment takes."""
+        web_socket = any(item.transport is not None and item.transport.web_socket_url for item in offer.contents)
+        if not self._sctp.offered(self._who, tried=self._tried_sctp, web_socket=web_socket):
+            self._join_anew("the bridge has no channel but SCTP")
+
+    @property
+    def _who(self) -> str:
+        return f"{self._stay.config.name} in {self._stay.config.room}"
+
+    def _join_anew(self, cause: str) -> None:
+        self._stay.emit(events.SessionMissing, cause=cause, sctp=self._sctp.advertised)
+        self._end(MediaLostError(f"No media session: {cause}"))
 
     def resumed(self) -> None:
         """The stream is back: the state is what the media session and the room say."""

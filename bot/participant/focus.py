@@ -47,7 +47,8 @@ class FocusSession:
     """The Jingle session of one stay, and the media of it. ``run`` does what the focus asks, one after the other.
 
     ``codec`` says what pictures are sent with. ``on_published`` is told when our sources are signalled,
-    ``on_idle`` when no session is held any more, and ``on_lost`` when only a new join can bring media back.
+    ``on_idle`` when no session is held any more, and ``on_lost`` when only a new join can bring media back;
+    ``on_offer`` sees each offer first.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class FocusSession:
         on_published: Callable[[], None],
         on_idle: Callable[[], None],
         on_lost: Callable[[MediaLostError], None],
+        on_offer: Callable[[Jingle], None] = lambda _: None,
     ) -> None:
         self._stay = stay
         self._room_jid = room_jid
@@ -68,6 +70,7 @@ class FocusSession:
         self._on_published = on_published
         self._on_idle = on_idle
         self._on_lost = on_lost
+        self._on_offer = on_offer
         self._session = JingleSession(responder=stay.connection.jid)
         self._outputs: asyncio.Queue[Output] = asyncio.Queue(1000)
         self._sources = RemoteSources()
@@ -90,6 +93,11 @@ class FocusSession:
     def active(self) -> bool:
         """Whether a media session is held that the focus knows of."""
         return self.media is not None and self._session.state is SessionState.ACTIVE
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no session, and none being set up."""
+        return self.media is None and self._session.state in (SessionState.IDLE, SessionState.ENDED)
 
     def occupants(self, others: int) -> None:
         """So many others are in the room; nobody is silent for us where there is nobody."""
@@ -159,6 +167,7 @@ class FocusSession:
     async def _handle(self, output: Output) -> None:
         match output:
             case OfferReceived(offer):
+                self._on_offer(offer)
                 await self._end_media()
                 self._report(self._sources.clear())
                 self._task = asyncio.ensure_future(self._media(offer))
