@@ -165,11 +165,6 @@ class Participant:
             raise BridgeMessageError("There is no media session")
         conference.session.bridge.send_message(payload, to)
 
-    @property
-    def own(self) -> OwnMedia:
-        """What we publish: to mute and unmute, to give it other tracks, to add sources and take them away."""
-        return self._inner.own
-
     # --- what happens ---
 
     async def events(self) -> AsyncIterator[contract.Event]:
