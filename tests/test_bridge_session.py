@@ -233,6 +233,9 @@ def test_further_own_sources_have_their_own_ssrcs_and_msids() -> None:
     assert (camera.ssrc, camera.rtx, voice.ssrc) == (ssrcs.video, ssrcs.video_rtx, ssrcs.audio)
     assert len({camera.ssrc, camera.rtx, desktop.ssrc, desktop.rtx, voice.ssrc, music.ssrc}) == 6
     assert (voice.rtx, music.video_type) == (None, None)
+    again = ssrcs.source("deadbeef", "v0", fresh=True)
+    assert again.name == camera.name
+    assert {again.ssrc, again.rtx}.isdisjoint({camera.ssrc, camera.rtx, voice.ssrc})
     first, second = desktop.sources.video.sources
     assert (first.name, first.video_type, second.video_type) == ("deadbeef-v1", "desktop", "desktop")
     assert first.msid == second.msid == f"deadbeef-video-1-1 video{desktop.ssrc}"

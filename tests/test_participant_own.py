@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiortc.contrib.media import MediaPlayer
+from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from bot import events
 from bot.bridge import decode, rtp
@@ -322,6 +324,30 @@ async def test_the_first_source_can_be_taken_away_and_given_again() -> None:
         assert made.readyState == "ended"
         await call.own.set_video(track := picture())
         await call.flowing("v0")
+        track.stop()
+
+
+async def test_any_track_of_aiortc_is_published(tmp_path: Path) -> None:
+    """Whatever its form (8 kHz mono, pictures of other sizes), and though it is read by a thread."""
+    player = MediaPlayer(str(film(tmp_path / "film.mkv", size=160)), loop=True)
+    film_sound, film_picture = player.audio, player.video
+    assert film_sound is not None
+    assert film_picture is not None
+    async with calling() as call:
+        sound = AudioStreamTrack()
+        await call.own.set_audio(sound)
+        await call.own.set_video(film_picture)
+        await call.flowing("a0", 20)
+        await call.flowing("v0", 10)
+        call.own.mute("video")
+        call.own.replace_track("a0", film_sound)
+        await call.flowing("a0", 20)
+        call.own.replace_track("v0", green := VideoStreamTrack())
+        call.own.unmute("video")
+        await call.flowing("v0", 10)
+        assert {track.readyState for track in (sound, green, film_sound, film_picture)} == {"live"}
+        assert call.told(events.LocalTrackEnded) == []
+    for track in (sound, green, film_sound, film_picture):
         track.stop()
 
 

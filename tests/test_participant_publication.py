@@ -93,6 +93,19 @@ async def test_later_ones_wait_for_the_accept_and_for_the_transport() -> None:
     assert not bench.publication.sources
 
 
+async def test_who_comes_again_has_other_ssrcs() -> None:
+    """A stream can't begin anew under its old SSRC: SRTP would take its packets for replayed ones."""
+    bench = Bench()
+    bench.publication.allocate(camera := Local("v0"))
+    bench.publication.accepted()
+    await bench.publication.start()
+    await bench.publication.remove(camera)
+    await bench.publication.add(Local("v0"))
+    ssrcs = {source.ssrc for source in bench.publication.sources.video.sources}
+    assert len(ssrcs) == 2
+    assert ssrcs.isdisjoint({1, 2, 3})
+
+
 async def test_the_focus_may_refuse() -> None:
     bench = Bench()
     bench.publication.accepted()

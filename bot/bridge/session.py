@@ -89,12 +89,16 @@ class OwnSsrcs:
         """Three different numbers (RFC 3550 section 8.1)."""
         return cls(*(rng or random.Random()).sample(range(1, 2**32), 3))
 
-    def source(self, endpoint: str, label: str, video_type: str = "camera") -> OwnSource:
-        """The source called ``endpoint-label``; ``a0`` and ``v0`` have these SSRCs, any other has new ones."""
+    def source(self, endpoint: str, label: str, video_type: str = "camera", *, fresh: bool = False) -> OwnSource:
+        """The source called ``endpoint-label``; ``a0`` and ``v0`` have these SSRCs, any other has new ones.
+
+        ``fresh`` gives these new ones, too: a stream that ended can't begin anew under its SSRC, as SRTP takes
+        numbers that were there before for replayed ones (RFC 3711 section 3.3.2).
+        """
         name, known = f"{endpoint}-{label}", {self.audio, self.video, self.video_rtx}
         if label.startswith("a"):
-            return OwnSource(name, "audio", self.audio if label == "a0" else _other(known))
-        if label == "v0":
+            return OwnSource(name, "audio", self.audio if label == "a0" and not fresh else _other(known))
+        if label == "v0" and not fresh:
             return OwnSource(name, "video", self.video, self.video_rtx, video_type)
         ssrc = _other(known)
         return OwnSource(name, "video", ssrc, _other({*known, ssrc}), video_type)

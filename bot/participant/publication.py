@@ -48,9 +48,13 @@ class Publication:
         self.codec = codec
         self._request = request
         self._sources: dict[str, tuple[Publishable, OwnSource]] = {}
+        #: What the focus knows of a session that was moved and is not ours again yet.
         self._known = {} if moved is None else {label: own for label, (_, own) in moved._sources.items()}
+        self._is_moved = moved is not None
         #: What came and went while the session was between two bridges.
         self._unsaid: list[tuple[Action, OwnSource]] = []
+        #: Labels that had their SSRCs in this session.
+        self._used = set(self._known)
         self._sending: set[str] = set()
         self._accepted = asyncio.Event()
         self._connected = False
@@ -74,20 +78,24 @@ class Publication:
 
     def allocate(self, source: Publishable) -> OwnSource:
         """Give a source its SSRCs."""
-        own = self._known.get(source.label) or self._media.ssrcs.source(
-            self._endpoint, source.label, source.video_type or "camera"
-        )
+        own = self._known.pop(source.label, None)
+        if own is None:
+            own = self._new(source)
+            if self._is_moved and not self._accepted.is_set():
+                self._unsaid.append((Action.SOURCE_ADD, own))
         self._sources[source.label] = source, own
         return own
 
+    def _new(self, source: Publishable) -> OwnSource:
+        fresh = source.label in self._used
+        self._used.add(source.label)
+        video_type = source.video_type or "camera"
+        return self._media.ssrcs.source(self._endpoint, source.label, video_type, fresh=fresh)
+
     def accepted(self) -> None:
         """The session-accept is on its way: from now on sources can be added and removed."""
-        if self._known:
-            gone = [own for label, own in self._known.items() if label not in self._sources]
-            new = [own for label, (_, own) in self._sources.items() if label not in self._known]
-            self._unsaid = [(Action.SOURCE_REMOVE, own) for own in gone] + [
-                (Action.SOURCE_ADD, own) for own in new
-            ]
+        self._unsaid[:0] = [(Action.SOURCE_REMOVE, own) for own in self._known.values()]
+        self._known.clear()
         self._accepted.set()
 
     async def start(self) -> None:
