@@ -20,8 +20,9 @@ from aiortc.mediastreams import MediaStreamTrack
 from bot import events as contract
 from bot.bridge.decode import DecodedFrame, DecodedStream
 from bot.bridge.streams import RemoteStream
-from bot.errors import BotError, BridgeMessageError
+from bot.errors import BotError, BridgeMessageError, RoomError
 from bot.media.remote import RemoteTrack, RemoteTracks
+from bot.participant.citizen import Citizen
 from bot.participant.config import expand
 from bot.participant.own import OwnMedia
 from bot.participant.participant import Participant as _Participant
@@ -164,6 +165,17 @@ class Participant:
         if conference is None:
             raise BridgeMessageError("There is no media session")
         conference.session.bridge.send_message(payload, to)
+
+    @property
+    def room(self) -> Citizen:
+        """What we do among the others: chat, raise a hand, change our name; ``meeting`` of it is for moderators.
+
+        It is another one after a new join. Raises RoomError while we are in no room.
+        """
+        conference = self._inner.conference
+        if conference is None:
+            raise RoomError("The participant is in no room")
+        return conference.citizen
 
     # --- what happens ---
 

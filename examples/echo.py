@@ -1,4 +1,4 @@
-"""Gives back what it gets: the sound and picture of whoever came last, and messages over the bridge.
+"""Gives back what it gets: the sound and picture of whoever came last, what is written to it, and bridge messages.
 
 python examples/echo.py ws://localhost:8000 ROOM --seconds 60
 """
@@ -22,6 +22,8 @@ async def echo(url: str, room: str) -> None:
                     await me.own.set_audio(me.tracks[event.source])
                 case events.RemoteSourceAdded(media="video") if event.source in me.tracks:
                     await me.own.set_video(me.tracks[event.source])
+                case events.ChatMessageReceived(stamp=None):
+                    me.room.send_chat(event.body, to=event.endpoint if event.private else "")
                 case events.EndpointMessageReceived():
                     me.send_endpoint_message(event.payload, to=event.endpoint)
 

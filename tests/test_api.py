@@ -18,6 +18,7 @@ from bot.errors import (
     ConfigurationError,
     ConnectionRefusedByHostError,
     RoomDestroyedError,
+    RoomError,
     RoomPasswordError,
 )
 from bot.media.synthetic import SyntheticVideoTrack
@@ -187,3 +188,14 @@ async def test_what_it_publishes_is_its_own_to_change(server: EmbeddedServer) ->
         await until(two, events.RemoteSourceAdded, 5)
     assert desk.readyState == "live"
     desk.stop()
+
+
+async def test_who_is_in_no_room_can_not_speak_there(server: EmbeddedServer) -> None:
+    me = someone(server)
+    with pytest.raises(RoomError, match="in no room"):
+        me.room.raise_hand()
+    async with me:
+        me.room.raise_hand()
+        me.room.set_name("another")
+    with pytest.raises(RoomError):
+        me.room.send_chat("gone")

@@ -113,10 +113,17 @@ async def test_the_echo_gives_back_sound_picture_and_messages(server: EmbeddedSe
             await loud(audio, 100)
             frame = await picture(video)
             one.send_endpoint_message({"ask": 7})
+            one.room.send_chat("hello")
+            answers: list[object] = []
             async for event in one.events():
                 if isinstance(event, events.EndpointMessageReceived):
-                    assert event.payload == {"ask": 7}
+                    answers.append(event.payload)
+                if isinstance(event, events.ChatMessageReceived):
+                    answers.append((event.nick, event.body))
+                if len(answers) == 2:
                     break
+            assert {"ask": 7} in answers
+            assert ("echo", "hello") in answers
         assert (frame.width, frame.height) == (640, 360)
         assert frame.to_ndarray(format="gray").std() > 10
         await finish(process)
