@@ -21,6 +21,7 @@ from bot.xmpp.moderation import (
     read_mute,
     read_start_muted,
 )
+from bot.xmpp.presence import RoomPresence
 from bot.xmpp.roominfo import RoomInfo, read_room_info
 from bot.xmpp.services import NoSuchServiceError, address_of, read_services
 from bot.xmpp.stanza_errors import StanzaError
@@ -211,3 +212,22 @@ def test_queries_of_an_owner() -> None:
         {"affiliation": "member", "jid": "a@d"},
         {"affiliation": "member", "jid": "b@d"},
     ]
+
+
+def test_what_is_said_in_a_lobby_is_no_property_of_a_participant() -> None:
+    """lib-jitsi-meet's lobby room has no listener for these: it fails, and hears no presence any more."""
+    said = RoomPresence(
+        nick="n", stats_id="s", caps=ET.Element("c"), codecs=("vp8",), email="e", avatar_url="u", raised_hand=1
+    )
+    names = [item.tag.rpartition("}")[2] for item in said.elements()]
+    assert names == [
+        "stats-id",
+        "c",
+        "SourceInfo",
+        "jitsi_participant_codecList",
+        "nick",
+        "email",
+        "avatar-url",
+        "jitsi_participant_raisedHand",
+    ]
+    assert [item.tag.rpartition("}")[2] for item in said.in_lobby().elements()] == ["c", "nick", "avatar-url"]

@@ -52,9 +52,11 @@ class Lobby:
     ) -> Admitted:
         """Enter and wait. Raises LobbyDeniedError, LobbyTimeoutError, or what ended the room or the connection."""
         try:
-            await self._room.join(presence, timeout=join_timeout)
+            await self._room.join(presence.in_lobby(), timeout=join_timeout)
         except RoomRestrictedError:
             return Admitted()  # the lobby was closed a moment ago: the main room is open
+        if presence.email is not None:
+            self._room.update(email=presence.email)  # after the join, as web clients do it
         on_waiting()
         try:
             async with asyncio.timeout(timeout):
@@ -142,7 +144,7 @@ class LobbyDesk:
 
     async def open(self, presence: RoomPresence, timeout: float = 20.0) -> None:
         """Enter the lobby. Raises RoomError."""
-        await self._room.join(presence, timeout=timeout)
+        await self._room.join(presence.in_lobby(), timeout=timeout)
 
     def admit(self, *endpoints: str) -> None:
         """Let people in. Raises ActionRefusedError for who does not wait."""
