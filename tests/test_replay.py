@@ -293,7 +293,7 @@ async def test_it_answers_what_it_is_asked() -> None:
         told = tuple(feature.get("var", "") for feature in answer.findall(".//{*}feature"))
         assert features.caps_hash(told) == caps.get("ver")
         answer = await one.server.ask("set", ET.Element("{urn:x}unknown"), "pair@muc.meet.jitsi/focus")
-        assert condition(answer) == ("cancel", "feature-not-implemented")
+        assert condition(answer) == ("cancel", "service-unavailable")  # RFC 6120 section 8.4
         await one.server.counted()
         await one.leave()
 

@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from slixmpp.xmlstream import ElementBase
 
 from bot import errors
 from bot.xmpp import features, framing
@@ -24,6 +25,7 @@ from bot.xmpp.occupants import (
 )
 from bot.xmpp.room import join_error
 from bot.xmpp.stanza_errors import StanzaError
+from bot.xmpp.stream import Stream
 from tests.conftest import CAPTURES
 
 # --- addresses ---
@@ -225,6 +227,21 @@ def test_others_come_change_and_go() -> None:
     assert event.occupant.sources == {}
 
 
+def test_what_an_occupant_writes_is_bounded() -> None:
+    much = "x" * 100_000
+    versions = "".join(f"<component name='{number}{much}'>{much}</component>" for number in range(150))
+    stanza = ET.fromstring(
+        f"<presence xmlns='jabber:client' from='r@muc/c'><SourceInfo>{{\"a\": \"{much}\"}}</SourceInfo>"
+        f"<nick xmlns='http://jabber.org/protocol/nick'>{much}</nick>"
+        f"<jitsi_participant_codecList>{much}</jitsi_participant_codecList>"
+        f"<versions xmlns='http://jitsi.org/jitmeet'>{versions}</versions></presence>"
+    )
+    (event,) = OccupantTable("me").feed(stanza)
+    assert isinstance(event, OccupantJoined)
+    assert len(repr(event.occupant)) < 300_000
+    assert (len(event.occupant.nick), event.occupant.sources, len(event.occupant.versions)) == (1024, {}, 100)
+
+
 # --- endpoint ids ---
 
 
@@ -292,8 +309,10 @@ def test_a_room_that_only_others_may_create(details: str) -> None:
 
 def test_stanza_errors_survive_the_wire() -> None:
     stanza = ET.Element("{jabber:client}iq")
-    stanza.append(StanzaError("item-not-found", "who?", kind="modify").to_xml())
+    detail = ET.Element("{urn:xmpp:jingle:errors:1}unknown-session")
+    stanza.append(StanzaError("item-not-found", "who?", kind="modify", details=(detail,)).to_xml())
     found = StanzaError.from_iq(stanza)
+    assert [item.tag for item in found.details] == [detail.tag]
     assert (found.condition, found.text, found.kind) == ("item-not-found", "who?", "modify")
     assert StanzaError.from_iq(ET.Element("iq")).condition == "undefined-condition"
 
@@ -317,3 +336,15 @@ def test_http_answers_in_place_of_a_websocket(status: int, error: type[errors.Bo
 def test_other_failures_to_connect() -> None:
     assert isinstance(from_connect_error(OSError("odd"), "ws://h"), errors.ConnectionFailedError)
     assert "odd" in str(from_connect_error(aiohttp.ClientError("odd"), "ws://h"))
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"), [("30", 30.0), ("nan", 60.0), ("inf", 60.0), ("-1", 60.0), ("1e9", 60.0), ("soon", 60.0)]
+)
+async def test_a_time_to_resume_is_a_time(said: str, believed: float) -> None:
+    stream = Stream("meet.jitsi", "", lambda _: None)
+    enabled = ElementBase()
+    enabled.xml = ET.Element("{urn:xmpp:sm:3}enabled", max=said)
+    stream._note_resume_time(enabled)
+    assert stream.resume_seconds == believed
+    await stream.finish()

@@ -44,5 +44,7 @@ def children(element: ET.Element, tag: str, limit: int = names.MAX_ELEMENTS) -> 
     """Children named ``tag``, JingleError when there are more than ``limit``."""
     found = element.findall(tag)
     if len(found) > limit:
-        raise JingleError(f"<{local_name(element.tag)}> has more than {limit} <{local_name(tag)}>")
+        raise JingleError(
+            f"<{local_name(element.tag)}> has more than {limit} <{local_name(tag)}>", "resource-constraint"
+        )
     return found

@@ -6,11 +6,14 @@ import asyncio
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from bot import events
 from bot.bridge.channel import BridgeChannel
 from bot.bridge.messages import SourcesMapped
 from bot.bridge.session import MediaSession
 from bot.errors import BotError, MediaError, MediaLostError
+from bot.jingle import names
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
 from bot.jingle.model import Action, Jingle, SourceMap
 from bot.jingle.session import (
@@ -31,6 +34,7 @@ from bot.jingle.session import (
     refuse_p2p,
 )
 from bot.participant.bridge import BridgeDialogue
+from bot.participant.limits import TokenBucket
 from bot.participant.publication import Publication
 from bot.participant.relay import TurnLookup
 from bot.participant.restarts import MAX_IN_A_ROW, RestartBudget
@@ -40,7 +44,13 @@ from bot.participant.stay import Stay
 from bot.xmpp.connection import IqRequest, ssl_context
 from bot.xmpp.stanza_errors import StanzaError
 
+log = structlog.get_logger(__name__)
+
 JINGLE = "{urn:xmpp:jingle:1}jingle"
+#: What the focus wants and is not done yet.
+MAX_WAITING = 1000
+#: Direct sessions that are refused politely: so many a second, and so many at once.
+P2P_RATE, P2P_BURST = 1.0, 20
 
 
 class FocusSession:
@@ -72,7 +82,8 @@ class FocusSession:
         self._on_lost = on_lost
         self._on_offer = on_offer
         self._session = JingleSession(responder=stay.connection.jid)
-        self._outputs: asyncio.Queue[Output] = asyncio.Queue(1000)
+        self._outputs: asyncio.Queue[Output] = asyncio.Queue(MAX_WAITING)
+        self._p2p = TokenBucket(P2P_RATE, P2P_BURST)
         self._sources = RemoteSources()
         self._restarts = RestartBudget()
         self._turn = TurnLookup(stay.settings, stay.connection)
@@ -136,33 +147,43 @@ class FocusSession:
         try:
             jingle = parse_jingle(request.payload)
         except JingleError as error:
-            raise StanzaError(error.condition, str(error), kind="modify") from error
+            kind = "wait" if error.condition == "resource-constraint" else "modify"
+            raise StanzaError(error.condition, error.message, kind=kind) from error
         # Only the room can vouch for the focus: a JID outside may call itself so, too.
         if request.sender != self._focus:
             self._refuse_p2p(request.sender, jingle)
             return
+        if self._outputs.qsize() > MAX_WAITING - 2:  # an offer in place of another makes two
+            raise StanzaError("resource-constraint", "too many changes at once", kind="wait")
         for output in self._session.feed(jingle, self._stay.timer.total):
             if isinstance(output, ReplyError):
-                raise StanzaError(output.condition, output.text, kind=output.type)
+                raise StanzaError(
+                    output.condition, output.text, kind=output.type, details=_details(output.application)
+                )
             if not isinstance(output, ReplyResult):
-                self._enqueue(output)
-
-    def _enqueue(self, output: Output) -> None:
-        try:
-            self._outputs.put_nowait(output)
-        except asyncio.QueueFull:
-            raise StanzaError("resource-constraint", "too many changes at once", kind="wait") from None
+                self._outputs.put_nowait(output)
 
     def _refuse_p2p(self, sender: str, jingle: Jingle) -> None:
         """A direct session is refused (XEP-0166 section 6.3.2): this participant speaks with the bridge only."""
         if jingle.action != Action.SESSION_INITIATE:
-            raise StanzaError("item-not-found", f"no session {jingle.sid}")
+            raise StanzaError(
+                "item-not-found", f"No session '{jingle.sid[:40]}'", details=_details("unknown-session")
+            )
+        if not self._p2p.take(self._stay.clock()):
+            raise StanzaError("resource-constraint", "too many direct sessions at once", kind="wait")
         self._stay.connection.ask(sender, build_jingle(refuse_p2p(jingle, responder=self._stay.connection.jid)))
 
     async def run(self) -> None:
         """Handle what the focus sends, until cancelled."""
         while True:
-            await self._handle(await self._outputs.get())
+            output = await self._outputs.get()
+            try:
+                await self._handle(output)
+            except Exception:
+                # What nobody thought of in one stanza must not end the call.
+                log.exception(
+                    "A stanza could not be handled", event_name="stanza_failed", what=type(output).__name__
+                )
 
     async def _handle(self, output: Output) -> None:
         match output:
@@ -170,7 +191,7 @@ class FocusSession:
                 self._on_offer(offer)
                 await self._end_media()
                 self._report(self._sources.clear())
-                self._task = asyncio.ensure_future(self._media(offer))
+                self._task = asyncio.ensure_future(self._attempt(offer))
                 await asyncio.sleep(0)  # it takes the offer's sources before what changes them
             case SessionTerminated():
                 await self._end_media()
@@ -185,7 +206,7 @@ class FocusSession:
                 await self._end_media()
                 self._report(self._sources.clear())
                 self._stay.timer.restart()
-                self._task = asyncio.ensure_future(self._media(offer, self._publication))
+                self._task = asyncio.ensure_future(self._attempt(offer, self._publication))
                 await asyncio.sleep(0)
             case TransportInfo(jingle) if self.media is not None:
                 for content in jingle.contents:
@@ -214,6 +235,16 @@ class FocusSession:
             self.media.map_sources(told.sources)
 
     # --- the media session ---
+
+    async def _attempt(self, offer: Jingle, moved: Publication | None = None) -> None:
+        """Hold the session of ``offer``. What nobody thought of ends that session and is told, never the stay."""
+        try:
+            await self._media(offer, moved)
+        except IllegalTransitionError:
+            log.info("The offer was withdrawn before it was answered", event_name="offer_withdrawn", sid=offer.sid)
+        except Exception as error:
+            log.exception("The media session could not be held", event_name="media_session_failed")
+            await self._media_failed("internal", f"{type(error).__name__}: {error}")
 
     async def _media(self, offer: Jingle, moved: Publication | None = None) -> None:
         """Accept ``offer`` and hold the session until its transport is gone; a moved one goes on as published."""
@@ -342,6 +373,11 @@ class FocusSession:
             await media.close()  # whoever is cancelled here leaves the rest to who cancelled him
             self.media = None
             self.bridge.ended()
+
+
+def _details(application: str | None) -> tuple[ET.Element, ...]:
+    """The Jingle error beside a stanza error (XEP-0166 section 10)."""
+    return (ET.Element(names.clark(names.JINGLE_ERRORS, application)),) if application else ()
 
 
 def _is_sctp(channel: BridgeChannel | None) -> bool:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from slixmpp.exceptions import IqError, IqTimeout
+from slixmpp.jid import InvalidJID
 from slixmpp.stanza import Iq
 from slixmpp.xmlstream.handler import Callback
 
@@ -34,7 +35,7 @@ from bot.errors import (
 from bot.xmpp import framing
 from bot.xmpp.address import is_loopback, xmpp_websocket_url
 from bot.xmpp.stanza_errors import IqTimeoutError, StanzaError
-from bot.xmpp.stream import RequestMatcher, Stream, Transport
+from bot.xmpp.stream import ROSTER, RequestMatcher, Stream, Transport
 from bot.xmpp.token import TokenSource, refused_token
 from bot.xmpp.websocket import ConnectionLost, FrameSocket, ssl_context
 
@@ -148,7 +149,7 @@ class XmppConnection:
             raise TlsError("A password is not sent over plain ws://", hint="use wss:// in JITSI_WS_URL")
         name = f"{config.username}@{config.domain}" if config.username else config.domain
         self._stream = Stream(name, config.password or "", self._socket.write)
-        self._stream.register_handler(Callback("jitsi requests", RequestMatcher(self._iq_handlers), self._answer))  # type: ignore[arg-type]
+        self._stream.register_handler(Callback("jitsi requests", RequestMatcher(ROSTER), self._answer))  # type: ignore[arg-type]
         mechanisms = self._stream.plugin["feature_mechanisms"]
         mechanisms.config["unencrypted_plain"] = True  # decided above
         try:
@@ -245,18 +246,45 @@ class XmppConnection:
 
     def _received(self, text: str) -> None:
         try:
-            element = framing.parse_frame(text)
+            element = framing.parse_frame(text, max_chars=self._config.max_frame_bytes)
         except framing.FrameError as error:
-            log.warning("A broken frame was ignored", event_name="frame_ignored", cause=str(error))
+            self._pass_over(text, error)
             return
         if element.tag == framing.CLOSE or self._stream is None:
             self._socket.abort()
             return
-        self._stream.feed(element)
+        self._feed(self._stream, element)
         if element.tag == f"{{{framing.NS_CLIENT}}}presence":
             self._tell(self._on_presence, element)
         elif element.tag == f"{{{framing.NS_CLIENT}}}message":
             self._tell(self._on_message, element)
+
+    def _feed(self, stream: Stream, element: ET.Element) -> None:
+        try:
+            stream.feed(element)
+        except Exception:
+            # An address that is none, and whatever else slixmpp does not take.
+            log.exception("A stanza could not be handled", event_name="stanza_failed", tag=element.tag)
+
+    def _pass_over(self, text: str, error: framing.FrameError) -> None:
+        """Ignore a frame; a stanza is counted all the same, and a request answered (RFC 6120 section 8.3)."""
+        head = framing.sniff_stanza(text)
+        log.warning(
+            "A broken frame was ignored",
+            event_name="frame_ignored",
+            cause=str(error),
+            stanza=head.name if head is not None else None,
+        )
+        if head is None or self._stream is None:
+            return
+        self._stream.pass_over()
+        if head.name == "iq" and head.attributes.get("type") in ("get", "set"):
+            kept = {"to": head.attributes.get("from", ""), "id": head.attributes.get("id", "")}
+            reply = ET.Element(
+                f"{{{framing.NS_CLIENT}}}iq", {"type": "error"} | {k: v for k, v in kept.items() if v}
+            )
+            reply.append(StanzaError(error.condition, str(error), kind="modify").to_xml())
+            self.send(reply)
 
     def _tell(self, callbacks: list[StanzaCallback], element: ET.Element) -> None:
         for callback in tuple(callbacks):
@@ -340,18 +368,36 @@ class XmppConnection:
         return _add(self._on_message, callback)
 
     def _answer(self, iq: Iq) -> None:
-        payload = next(iter(iq.xml))
-        request = IqRequest(str(iq["type"]), str(iq["from"]), str(iq["id"]), payload)
-        reply = iq.reply(clear=True)  # type: ignore[no-untyped-call]
         try:
-            result = self._iq_handlers[payload.tag](request)
+            sender, reply = str(iq["from"]), iq.reply(clear=True)  # type: ignore[no-untyped-call]
+        except InvalidJID as error:
+            log.warning("A request from nowhere was ignored", event_name="request_ignored", cause=str(error))
+            return
+        try:
+            result = self._result(iq, sender)
         except StanzaError as error:
+            _log_refusal(sender, error)
             reply["type"] = "error"
             reply.append(error.to_xml())
         else:
             if result is not None:
                 reply.append(result)
         reply.send()
+
+    def _result(self, iq: Iq, sender: str) -> ET.Element | None:
+        """The payload of the answer to a request. Raises StanzaError."""
+        payloads = list(iq.xml)
+        if len(payloads) != 1:
+            raise StanzaError("bad-request", "A request has exactly one payload", kind="modify")
+        handler = self._iq_handlers.get(payloads[0].tag)
+        if handler is None:
+            raise StanzaError("service-unavailable")
+        try:
+            return handler(IqRequest(str(iq["type"]), sender, str(iq["id"]), payloads[0]))
+        except StanzaError:
+            raise
+        except Exception as error:
+            raise StanzaError("internal-server-error", kind="wait") from error
 
     # --- the end ---
 
@@ -362,6 +408,20 @@ class XmppConnection:
             await self._socket.say_goodbye(timeout)
             await stream.finish()
         await self._socket.close()
+
+
+def _log_refusal(sender: str, error: StanzaError) -> None:
+    """One line for each refused request; that some namespace is unknown to us is nobody's fault."""
+    tell = log.debug if error.condition == "service-unavailable" else log.warning
+    ours = error.condition == "internal-server-error"
+    tell(
+        "A request was answered with an error",
+        event_name="request_answered_with_error",
+        sender=sender,
+        condition=error.condition,
+        cause=error.text,
+        exc_info=error.__cause__ if ours else None,
+    )
 
 
 def _add(callbacks: list[StanzaCallback], callback: StanzaCallback) -> Stop:

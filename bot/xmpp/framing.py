@@ -35,7 +35,14 @@ _ATTRIBUTE = re.compile(r"([\w:.-]+)\s*=\s*(?:\"([^\"<]*)\"|'([^'<]*)')")
 
 
 class FrameError(Exception):
-    """A frame that is no whole, well-formed and harmless XML element; says why."""
+    """A frame that is no whole, well-formed and harmless XML element; says why.
+
+    ``condition`` is the stanza error (RFC 6120 section 8.3.3) for who sent it as a request.
+    """
+
+    def __init__(self, message: str, condition: str = "bad-request") -> None:
+        super().__init__(message)
+        self.condition = condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ def close_frame() -> str:
 def parse_frame(text: str, *, max_chars: int | None = None) -> ET.Element:
     """Read one frame; raises FrameError for all that is not one whole element within the limits."""
     if max_chars is not None and len(text) > max_chars:
-        raise FrameError(f"{len(text)} characters, more than {max_chars}")
+        raise FrameError(f"{len(text)} characters, more than {max_chars}", "policy-violation")
     stripped = text.lstrip()
     # A DTD can only stand in front of the element: refusing "<!" and "<?" there leaves expat none to read.
     if not stripped.startswith("<") or stripped[1:2] in {"!", "?"}:
@@ -80,7 +87,7 @@ def _check_depth(element: ET.Element) -> None:
         level = [child for parent in level for child in parent]
         if not level:
             return
-    raise FrameError(f"nested more than {MAX_DEPTH} elements deep")
+    raise FrameError(f"nested more than {MAX_DEPTH} elements deep", "policy-violation")
 
 
 def sniff_stanza(text: str) -> StanzaHead | None:

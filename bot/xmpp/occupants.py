@@ -14,6 +14,8 @@ from bot.xmpp.presence import NS_NICK, PROPERTY
 
 NS_MUC_USER = "http://jabber.org/protocol/muc#user"
 MAX_OCCUPANTS = 10_000
+#: What is kept of one presence, in characters and items: whoever is in the room writes it.
+MAX_TEXT, MAX_ITEMS, MAX_SOURCE_INFO = 1024, 100, 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,29 +164,34 @@ class OccupantTable:
 
 
 def read_occupant(presence: ET.Element, endpoint: str) -> Occupant:
-    """Read one presence; what is missing or broken takes its default."""
+    """Read one presence; what is missing or broken takes its default, and what is too long is cut."""
     item = presence.find(f"{{{NS_MUC_USER}}}x/{{{NS_MUC_USER}}}item")
     attributes = item.attrib if item is not None else {}
     nick = presence.findtext(f"{{{NS_NICK}}}nick") or ""
     codecs = presence.findtext(f"{{{NS_CLIENT}}}{PROPERTY}codecList") or ""
     return Occupant(
         endpoint=endpoint,
-        nick=nick,
+        nick=nick[:MAX_TEXT],
         jid=attributes.get("jid"),
         role=attributes.get("role", "none"),
         affiliation=attributes.get("affiliation", "none"),
-        codecs=tuple(name for name in codecs.lower().split(",") if name),
+        codecs=tuple(name for name in codecs[:MAX_TEXT].lower().split(",") if name),
         sources=_json_object(presence.findtext(f"{{{NS_CLIENT}}}SourceInfo")),
         versions={
-            component.get("name", ""): component.text or ""
-            for component in presence.iterfind(
+            component.get("name", "")[:MAX_TEXT]: (component.text or "")[:MAX_TEXT]
+            for component in presence.findall(
                 "{http://jitsi.org/jitmeet}versions/{http://jitsi.org/jitmeet}component"
-            )
+            )[:MAX_ITEMS]
         },
-        email=presence.findtext(f"{{{NS_CLIENT}}}email") or None,
-        avatar_url=presence.findtext(f"{{{NS_CLIENT}}}avatar-url") or None,
+        email=_short(presence.findtext(f"{{{NS_CLIENT}}}email")),
+        avatar_url=_short(presence.findtext(f"{{{NS_CLIENT}}}avatar-url")),
         raised_hand=_raised(presence.findtext(f"{{{NS_CLIENT}}}{PROPERTY}raisedHand")),
     )
+
+
+def _short(text: str | None) -> str | None:
+    """A text that is there and not too long: half an address is none."""
+    return text if text and len(text) <= MAX_TEXT else None
 
 
 def _raised(text: str | None) -> int | None:
@@ -195,6 +202,8 @@ def _raised(text: str | None) -> int | None:
 
 
 def _json_object(text: str | None) -> Mapping[str, object]:
+    if text is not None and len(text) > MAX_SOURCE_INFO:
+        return {}
     try:
         value = json.loads(text or "{}")
     except (ValueError, RecursionError):
@@ -217,7 +226,7 @@ def _why(presence: ET.Element, name: Callable[[str], str]) -> RoomError | None:
         else ""
     )
     reason = presence.findtext(f".//{{{NS_MUC_USER}}}reason")
-    said = f": {reason}" if reason else ""
+    said = f": {reason[:MAX_TEXT]}" if reason else ""
     destroyed = presence.find(f"{{{NS_MUC_USER}}}x/{{{NS_MUC_USER}}}destroy")
     if destroyed is not None:
         return RoomDestroyedError(f"The room was destroyed{said}", alternative=destroyed.get("jid"))

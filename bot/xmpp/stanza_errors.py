@@ -14,13 +14,15 @@ class StanzaError(ProtocolError):
 
     code = "stanza_error"
 
-    def __init__(self, condition: str, text: str = "", *, kind: str = "cancel") -> None:
+    def __init__(
+        self, condition: str, text: str = "", *, kind: str = "cancel", details: tuple[ET.Element, ...] = ()
+    ) -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         self.condition = condition
         self.text = text
         self.kind = kind
         #: Application-specific elements of the error.
-        self.details: tuple[ET.Element, ...] = ()
+        self.details = details
 
     @classmethod
     def from_iq(cls, stanza: ET.Element) -> Self:
@@ -37,9 +39,7 @@ class StanzaError(ProtocolError):
                 text = child.text or ""
             else:
                 condition = name
-        error = cls(condition, text, kind=element.get("type", "cancel"))
-        error.details = tuple(details)
-        return error
+        return cls(condition, text, kind=element.get("type", "cancel"), details=tuple(details))
 
     def to_xml(self) -> ET.Element:
         """The ``<error/>`` element."""
@@ -47,6 +47,7 @@ class StanzaError(ProtocolError):
         ET.SubElement(element, f"{{{NS_STANZAS}}}{self.condition}")
         if self.text:
             ET.SubElement(element, f"{{{NS_STANZAS}}}text").text = self.text
+        element.extend(self.details)
         return element
 
 

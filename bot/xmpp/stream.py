@@ -20,6 +20,9 @@ from slixmpp.xmlstream.matcher.base import MatcherBase
 from bot.xmpp import framing
 from bot.xmpp.compact import compact
 
+#: Longest time that a server is believed to keep a lost stream.
+MAX_RESUME_SECONDS = 86_400.0
+ROSTER = "{jabber:iq:roster}query"
 _BARE_STANZA = re.compile(r"^<(iq|message|presence)\b(?![^>]*\sxmlns=)")
 
 
@@ -43,14 +46,14 @@ class Transport(asyncio.Transport):
 
 
 class RequestMatcher(MatcherBase):
-    """Requests whose payload somebody registered for."""
+    """Requests, all but those that slixmpp answers itself: pushes of the roster."""
 
     def match(self, stanza: object) -> bool:
         """Whether ``stanza`` is such a request."""
         if not isinstance(stanza, Iq) or stanza["type"] not in ("get", "set"):
             return False
         child = next(iter(stanza.xml), None)
-        return child is not None and child.tag in self._criteria
+        return child is None or child.tag != self._criteria
 
 
 class Stream(ClientXMPP):
@@ -69,7 +72,9 @@ class Stream(ClientXMPP):
 
     def _note_resume_time(self, enabled: ElementBase) -> None:
         with suppress(ValueError):
-            self.resume_seconds = float(enabled.xml.get("max", ""))
+            seconds = float(enabled.xml.get("max", ""))
+            if 0 < seconds <= MAX_RESUME_SECONDS:  # false for NaN
+                self.resume_seconds = seconds
 
     def send_raw(self, data: str | bytes) -> None:
         """Write one frame."""
@@ -94,6 +99,12 @@ class Stream(ClientXMPP):
             self.start_stream_handler(element)  # type: ignore[no-untyped-call]
         else:
             self._spawn_event(element)
+
+    def pass_over(self) -> None:
+        """Count a stanza that is not read: the server would send it again at each resumption (XEP-0198)."""
+        management = self.plugin["xep_0198"]
+        if management.enabled_in:
+            management.handled = (management.handled + 1) % 2**32
 
     def disconnect(self, *_: object, **__: object) -> asyncio.Future[None]:
         """Leave the ending to the owner of the connection: slixmpp would start tasks of its own for it."""

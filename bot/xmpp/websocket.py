@@ -19,6 +19,8 @@ from bot.xmpp.failures import from_connect_error
 
 log = structlog.get_logger(__name__)
 
+#: Frames of up to so many times the limit are read and refused, and the connection stays. Beyond, it is lost.
+HARD_LIMIT = 4
 #: Frames that may wait for a server that does not take them.
 MAX_WAITING = 10_000
 
@@ -85,7 +87,7 @@ class FrameSocket:
             self._ws = await self._http.ws_connect(
                 url,
                 protocols=("xmpp",),
-                max_msg_size=self._max_frame_bytes,
+                max_msg_size=HARD_LIMIT * self._max_frame_bytes,
                 ssl=ssl_context(self._ca_file),
                 autoping=True,
             )
@@ -163,14 +165,20 @@ class FrameSocket:
                 return
 
     async def _read(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        error = ws.exception()
         async for message in ws:
+            if message.type is aiohttp.WSMsgType.ERROR:
+                error = message.data
+                break
             if message.type is not aiohttp.WSMsgType.TEXT:
                 log.warning("A frame that is no text was ignored", event_name="frame_ignored")
                 continue
             self._on_frame(message.data)
-        error = ws.exception()
+        error = error or ws.exception()
         reason = str(error) if error else f"WebSocket closed with code {ws.close_code}"
-        self.set_lost(ConnectionLost(reason, ws.close_code))
+        # A frame beyond all limits would come again with the resumed stream, and again.
+        too_big = isinstance(error, aiohttp.WebSocketError) and error.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+        self.set_lost(ConnectionLost(reason, ws.close_code, resumable=not too_big))
 
 
 async def _close(ws: aiohttp.ClientWebSocketResponse) -> None:
