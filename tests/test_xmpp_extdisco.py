@@ -16,7 +16,7 @@ from bot.embedded.config import EmbeddedConfig
 from bot.embedded.server import EmbeddedServer
 from bot.embedded.services import ExternalService, services_answer
 from bot.errors import IceFailedError
-from bot.participant.relay import TurnLookup, choose
+from bot.participant.relay import UNKNOWN_TIME, TurnLookup, choose
 from bot.settings import load
 from bot.turn import TurnServer, parse_turn_url
 from bot.xmpp.connection import XmppConfig, XmppConnection
@@ -145,7 +145,7 @@ class Asked:
 
 
 def lookup(connection: Asked, **settings: Any) -> TurnLookup:
-    return TurnLookup(load(**settings), connection)  # type: ignore[arg-type]
+    return TurnLookup(load(**settings), connection, unknown={})  # type: ignore[arg-type]
 
 
 UNKNOWN = StanzaError("service-unavailable")
@@ -161,12 +161,19 @@ async def test_the_older_protocol_is_tried_second() -> None:
     ]
 
 
-async def test_a_deployment_that_knows_nothing_of_it_is_asked_once() -> None:
-    connection = Asked(UNKNOWN, UNKNOWN)
-    found = lookup(connection)
-    assert await found.find() is None
-    assert await found.find() is None
+async def test_a_deployment_that_knows_nothing_of_it_is_asked_seldom() -> None:
+    now, unknown = [5.0], dict[tuple[str, str], float]()
+    connection = Asked(UNKNOWN, UNKNOWN, services(TURN))
+    one, two = (
+        TurnLookup(load(), connection, clock=lambda: now[0], unknown=unknown)  # type: ignore[arg-type]
+        for _ in range(2)
+    )
+    assert await one.find() is None
+    assert await two.find() is None
     assert len(connection.asked) == 2
+    now[0] += UNKNOWN_TIME
+    assert await two.find() is not None
+    assert len(connection.asked) == 3
 
 
 async def test_one_that_does_not_answer_is_asked_again() -> None:
@@ -199,6 +206,25 @@ def test_credentials_are_those_that_coturn_checks() -> None:
     assert found.password == base64.b64encode(hmac.digest(b"s", b"1060", hashlib.sha1)).decode()
     assert found.expires == datetime.fromtimestamp(1060, UTC)
     assert repr(service).count("'s'") == 0
+
+
+def test_the_embedded_server_answers_as_prosody_does() -> None:
+    """What mod_external_services of Prosody 0.12 said to the secret ``shared``, for an hour."""
+    recorded = services(
+        "<service type='stun' port='13479' host='10.77.0.1'/>",
+        "<service password='uEv0FWtqh2zlHGlGt0YprlTnDFs=' transport='udp' port='13479' host='10.77.0.1'"
+        " username='1795523315' expires='2026-11-24T12:28:35Z' type='turn' restricted='1'/>",
+        "<service password='uEv0FWtqh2zlHGlGt0YprlTnDFs=' transport='tcp' port='15350' host='10.77.0.1'"
+        " username='1795523315' expires='2026-11-24T12:28:35Z' type='turns' restricted='1'/>",
+    )
+    configured = (
+        ExternalService("stun", "10.77.0.1", 13479),
+        ExternalService("turn", "10.77.0.1", 13479, "udp", "shared", 3600),
+        ExternalService("turns", "10.77.0.1", 15350, "tcp", "shared", 3600),
+    )
+    made = services_answer(NEW, configured, 1795519715.4)
+    assert parse_services(made) == parse_services(recorded)
+    assert [item.attrib for item in made[1:]] == [item.attrib for item in recorded[1:]]
 
 
 async def test_the_embedded_server_names_what_it_is_told_to() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from math import inf
 
 from bot.errors import IceFailedError
 from bot.settings import Settings
@@ -10,14 +12,27 @@ from bot.turn import TurnServer, parse_turn_url
 from bot.xmpp.connection import XmppConnection
 from bot.xmpp.extdisco import request_services
 
+#: Seconds in which a deployment that knows nothing of XEP-0215 is not asked again by any participant: questions
+#: delay a session where a server limits what clients send.
+UNKNOWN_TIME = 600.0
+_UNKNOWN: dict[tuple[str, str], float] = {}
+
 
 class TurnLookup:
     """Finds the server for each media session of one connection: a deployment's credentials last for a while."""
 
-    def __init__(self, settings: Settings, connection: XmppConnection) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: XmppConnection,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        unknown: dict[tuple[str, str], float] | None = None,
+    ) -> None:
         self._settings = settings
         self._connection = connection
-        self._unknown = False
+        self._clock = clock
+        self._unknown = _UNKNOWN if unknown is None else unknown
 
     def __repr__(self) -> str:
         return f"<TurnLookup {self._settings.use_turn}>"
@@ -32,14 +47,18 @@ class TurnLookup:
             return parse_turn_url(
                 settings.turn_url, settings.turn_username, secret.get_secret_value() if secret else None
             )
-        found = None if self._unknown else await self._ask()
+        found = await self._ask()
         if found is None and settings.use_turn == "relay":
             raise IceFailedError("The deployment names no TURN server", hint="JITSI_TURN_URL names one")
         return found
 
     async def _ask(self) -> TurnServer | None:
+        deployment = self._settings.ws_url, self._settings.domain
+        if self._clock() < self._unknown.get(deployment, -inf):
+            return None
         services = await request_services(self._connection, self._settings.domain)
-        self._unknown = services is None  # it will not learn it while we are connected
+        if services is None:
+            self._unknown[deployment] = self._clock() + UNKNOWN_TIME
         return choose(item.turn for item in services or ())
 
 
