@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -42,6 +43,7 @@ class Arrived(NamedTuple):
     endpoint: str
     header: rtp.RtpHeader
     data: bytes
+    at: float
 
     @property
     def starts_key(self) -> bool:
@@ -64,7 +66,7 @@ class Call:
         forward = server.bridge._rtp
 
         def note(conference: Room, sender: Endpoint, data: bytes) -> None:
-            self.packets.append(Arrived(sender.name, rtp.parse_header(data), data))
+            self.packets.append(Arrived(sender.name, rtp.parse_header(data), data, time.monotonic()))
             forward(conference, sender, data)
 
         server.bridge._rtp = note  # type: ignore[method-assign]
@@ -151,6 +153,14 @@ def picture(name: str = "desk", **more: Any) -> SyntheticVideoTrack:
     return SyntheticVideoTrack("room", name, 160, 90, **more)
 
 
+def check_times(packets: list[Arrived], rate: int) -> None:
+    """Time stamps run with the clock, over all gaps: what a receiver plays is neither late nor early."""
+    first = packets[0]
+    for item in packets:
+        stamp = (item.header.timestamp - first.header.timestamp) % 2**32 / rate
+        assert stamp == pytest.approx(item.at - first.at, abs=0.35)
+
+
 async def test_a_muted_sound_stays_signalled_and_is_all_but_silent() -> None:
     async with calling(video="none") as call:
         await call.flowing("a0", 20)
@@ -167,6 +177,7 @@ async def test_a_muted_sound_stays_signalled_and_is_all_but_silent() -> None:
         assert [(later - former) % 2**16 for former, later in itertools.pairwise(numbers)] == [1] * (
             len(numbers) - 1
         )
+        check_times(call.of("a0"), 48_000)
         assert [item["muted"] for item in call.told(events.LocalMuteChanged)] == [True, False]
         call.own.unmute("audio")  # nothing new
         assert len(call.told(events.LocalMuteChanged)) == 2
@@ -187,6 +198,7 @@ async def test_a_muted_picture_is_not_sent_and_comes_back_with_a_key_frame() -> 
         await until(lambda: call.shown["v0"] == {"muted": False})
         await call.flowing("v0")
         assert call.of("v0")[count].starts_key
+        check_times(call.of("v0"), 90_000)
 
 
 async def test_what_the_bridge_does_not_want_is_not_encoded() -> None:
@@ -260,6 +272,7 @@ async def test_a_replaced_track_goes_on_in_the_same_stream() -> None:
         assert {header.ssrc for header in headers} == {before["v0"][0].ssrc}
         steps = [(b.sequence - a.sequence) % 2**16 for a, b in itertools.pairwise(headers)]
         assert set(steps) == {1}
+        check_times(call.of("v0"), 90_000)
         jumps = [(b.timestamp - a.timestamp) % 2**32 for a, b in itertools.pairwise(headers)]
         assert max(jumps) < 2 * 90_000
         assert call.told(events.LocalMuteChanged) == []

@@ -258,7 +258,10 @@ class TransportCcMap(HeaderExtensionsMap):
 
 
 class ReportingSender(RTCRtpSender):
-    """A sender that tells of the sender reports it sends, and that can change its codec in the middle."""
+    """A sender that tells of the sender reports it sends, and that can change its codec in the middle.
+
+    A track with a ``stamp`` says by it what RTP time stamp the frame has that it gave last.
+    """
 
     on_report: OnSenderReport | None = None
     _next_codec: tuple[RTCRtpCodecParameters, int | None] | None = None
@@ -275,7 +278,12 @@ class ReportingSender(RTCRtpSender):
             self._RTCRtpSender__encoder = None
             self._RTCRtpSender__rtx_payload_type = rtx
             self._RTCRtpSender__rtp_history.clear()  # type: ignore[attr-defined] # they would get the new type
-        return await super()._next_encoded_frame(codec)
+        encoded = await super()._next_encoded_frame(codec)
+        stamp = getattr(self.track, "stamp", None)
+        if encoded is not None and isinstance(stamp, int):
+            # FFmpeg's Opus encoder holds back 6.5 ms: after a gap it tells the time of the packet before that.
+            encoded.timestamp = stamp
+        return encoded
 
     async def _send_rtcp(self, packets: list[AnyRtcpPacket]) -> None:
         for packet in packets:

@@ -217,6 +217,8 @@ class Outlet(MediaStreamTrack):
         self._silence_due = 0.0
         #: Whether a frame is asked for right now.
         self.waiting = False
+        #: Time stamp of the frame or packet that was given last, in the stream's clock; None before the first.
+        self.stamp: int | None = None
 
     def __repr__(self) -> str:
         return f"<Outlet {self.kind} {self.readyState} {self._timeline!r}>"
@@ -227,7 +229,9 @@ class Outlet(MediaStreamTrack):
             if self.readyState != "live":
                 raise MediaStreamError
             if self._ready:
-                return self._ready.popleft()
+                data = self._ready.popleft()
+                self.stamp = data.pts
+                return data
             if not self._make_silence():
                 await self._wait()
 

@@ -68,7 +68,8 @@ class OwnMedia:
 
     Every method works at any time, before the first session and between two, and what was set stays. Sources are
     named by their labels; the whole name (``deadbeef-v1``) does as well. Tracks are any of aiortc's; who made one
-    stops it: neither a session's end nor ``replace_track`` does.
+    stops it: neither a session's end nor ``replace_track`` does. Where a track gives packets that are encoded
+    already, set ``video_codec`` to their codec.
     """
 
     def __init__(self, config: ParticipantConfig, emit: Emit) -> None:
