@@ -212,8 +212,8 @@ class MovedError(RoomError):
 
     code = "moved"
 
-    def __init__(self, room_jid: str) -> None:
-        super().__init__(f"Moved to {room_jid}")
+    def __init__(self, message: str, *, hint: str | None = None, room_jid: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.room_jid = room_jid
 
 

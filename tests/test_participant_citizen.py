@@ -262,6 +262,9 @@ async def test_moved_to_another_room_and_back() -> None:
         assert (await bob.hears(events.BreakoutRoomsChanged)).rooms == {corner: "corner"}
         move = {"event": "features/breakout-rooms/move-to-room", "roomJid": corner, "type": "breakout_rooms"}
         before = jid(bob)
+        bob.citizen.set_name("Bobby")
+        bob.citizen.raise_hand()
+        await alice.hears(events.HandChanged)
         bob.gets(server, component("breakout.meet.jitsi", before, **move))
         moved = await bob.hears(events.MovedToRoom)
         assert moved.address == corner
@@ -274,6 +277,9 @@ async def test_moved_to_another_room_and_back() -> None:
             while alice.seen.names().count("participant_joined") < 2:
                 await alice.seen.changed()
         assert jid(bob) == before
+        assert alice.me.conference is not None
+        [again] = alice.me.conference.room.occupants.others
+        assert (again.nick, again.raised_hand is not None) == ("Bobby", True)
         assert "connection_degraded" not in bob.seen.names()
 
 

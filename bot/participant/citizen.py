@@ -57,10 +57,12 @@ class Citizen:
 
     def raise_hand(self, *, raised: bool = True) -> None:
         """Raise our hand, or lower it. Under AV moderation this asks for the right to unmute."""
-        self._room.update(raised_hand=int(time.time() * 1000) if raised else 0)
+        self._stay.profile.raised_hand = int(time.time() * 1000) if raised else 0
+        self._room.update(raised_hand=self._stay.profile.raised_hand)
 
     def set_name(self, name: str) -> None:
-        """Have another display name."""
+        """Have another display name, in later stays, too."""
+        self._stay.profile.name = name
         self._room.update(nick=name)
 
     async def keep_lobby(self) -> LobbyDesk:

@@ -235,7 +235,7 @@ class Conference:
     def move(self, room_jid: str) -> None:
         """End this stay for one in another room of the meeting: ``run`` raises MovedError."""
         if room_jid != self.room.jid:
-            self._end(MovedError(room_jid))
+            self._end(MovedError(f"Moved to {room_jid}", room_jid=room_jid))
 
     async def close(self) -> None:
         """End the media session; may be called twice."""
@@ -262,12 +262,13 @@ class Conference:
     def _presence(self) -> RoomPresence:
         """Our presence; SourceInfo names our sources from the first session on, as web clients do it."""
         return RoomPresence(
-            nick=self._stay.config.name,
+            nick=self._stay.profile.name or self._stay.config.name,
             stats_id=self._stay.config.name,
             caps=features.caps_element(self._features),
             codecs=self._stay.settings.codecs,
             email=self._stay.settings.email,
             avatar_url=self._stay.settings.avatar_url,
+            raised_hand=self._stay.profile.raised_hand,
             sources=self.own.source_info if self._published else {},
         )
 

@@ -31,7 +31,7 @@ from bot.participant.layout import Wishes
 from bot.participant.own import OwnMedia
 from bot.participant.retry import Sleep, join_policy, resume_policy
 from bot.participant.states import FINAL, State, StateGraph
-from bot.participant.stay import Stay
+from bot.participant.stay import Profile, Stay
 from bot.participant.timing import PhaseTimer
 from bot.xmpp.breakout import SWITCH_ROOM
 from bot.xmpp.connection import ConnectionLost, XmppConfig, XmppConnection
@@ -85,6 +85,7 @@ class Participant:
         self._on_frame = on_frame
         #: What it publishes, in whatever session; what is set here stays.
         self.own = OwnMedia(config, self._emit)
+        self._profile = Profile()
         self._wishes = Wishes.of(config.settings)
         self._graph = StateGraph(clock())
         self._timer = PhaseTimer(clock)
@@ -231,6 +232,7 @@ class Participant:
             timer=self._timer,
             own=self.own,
             wishes=self._wishes,
+            profile=self._profile,
             sleep=self._sleep,
             clock=self._clock,
             on_frame=self._on_frame,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bot import events
@@ -28,6 +28,14 @@ class Emit(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Profile:
+    """What we say of ourselves in every stay; None is what the settings say; fields as in RoomPresence."""
+
+    name: str | None = None
+    raised_hand: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stay:
     """One connection of one participant, and whom to tell; ``sleep`` and ``clock`` (seconds) can be injected."""
@@ -40,6 +48,7 @@ class Stay:
     timer: PhaseTimer
     own: OwnMedia
     wishes: Wishes
+    profile: Profile = field(default_factory=Profile)
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     on_frame: OnFrame | None = None
