@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types unit docs clean install
+.PHONY: run test lint types unit fuzz docs clean install
 
 # An embedded Jitsi and two bots in it, with each other's media. Ctrl-C ends it: a job of its own on the terminal (set -m),
 # so that the key reaches the bots alone and make ends as they do, with 0.
@@ -36,7 +36,12 @@ unit: install
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest -q --cov --cov-report=term
 
-test: lint types unit
+# A minute of hostile input, guided by coverage; what it finds is in test-output/fuzz and fails the run.
+FUZZ_SECONDS ?= 60
+fuzz: install
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+test: lint types unit fuzz
 
 docs: install
 	$(BIN)/pdoc -o build/docs bot.api bot.events bot.settings bot.errors bot.media.remote bot.media.synthetic
