@@ -17,6 +17,7 @@ from bot.errors import DtlsFailedError, IceFailedError, UnsupportedMediaError
 from bot.jingle.model import EXT_AUDIO_LEVEL, EXT_TRANSPORT_CC, Fingerprint, Jingle
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
 from tests.bridge_support import LOOPBACK, recorded_offer
+from tests.jingle_support import own_transport
 
 
 class Far:
@@ -181,6 +182,31 @@ async def test_kinds_that_are_not_offered_are_not_sent_and_broken_rtp_is_counted
         track.stop()
         await session.close()
         await far.transport.close()
+
+
+async def test_totals_count_each_way_and_broken_feedback_is_none() -> None:
+    session = MediaSession(recorded_offer(own_transport()), addresses=("127.0.0.1",))
+    silences = [session.silence]
+    receive, control = session.transport.dtls.on_rtp, session.transport.dtls.on_rtcp
+    assert receive is not None
+    assert control is not None
+    for kind, ssrc, sequence in ((111, 7, 1), (100, 8, 1), (100, 8, 4)):
+        receive(rtp.build(payload_type=kind, sequence=sequence, timestamp=0, ssrc=ssrc, body=b"x" * 88))
+    arrivals = twcc.ArrivalRecorder()
+    arrivals.record(1, 5.0)
+    arrivals.record(4, 5.01)
+    for packet in arrivals.build(1, 2, 5.1):
+        control(packet)
+    control(rtcp.feedback(rtcp.RTPFB, rtcp.FMT_TRANSPORT_CC, 1, 2, b"\0\1\0\5" * 2))
+    totals = session.totals()
+    assert (totals.audio_received, totals.video_received) == (100, 200)
+    assert (totals.received, totals.received_lost) == (3, 2)
+    assert (totals.sent_acked, totals.sent_lost, totals.round_trip) == (2, 2, None)
+    assert session.feedback.malformed == 1
+    silences.append(session.silence)
+    assert silences[0] is None
+    assert 0 <= (silences[1] or 0.0) < 5
+    await session.close()
 
 
 async def test_a_wrong_fingerprint_is_refused() -> None:

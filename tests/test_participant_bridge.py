@@ -35,9 +35,11 @@ class Channel:
         self.sent: list[Message] = []
         self.opened = 0
         self.gone = asyncio.Event()
+        self.opening: Callable[[], None] = lambda: None
 
     async def open(self, timeout: float) -> None:
         assert timeout > 0
+        self.opening()
         self.opened += 1
         self.gone.clear()
 
@@ -130,12 +132,17 @@ async def test_an_open_channel_is_told_everything_and_so_is_the_next() -> None:
     assert bench.channel.sent[-1]["lastN"] == 7
     assert bench.channel.sent[-1]["defaultConstraints"] == {"maxHeight": 720}
     first = list(bench.channel.sent)
+
+    def three_seconds() -> None:
+        bench.now += 3.0
+
+    bench.channel.opening = three_seconds
     bench.channel.gone.set()
     await until(lambda: bench.channel.opened == 2)
     await until(lambda: len(bench.channel.sent) == 2 * len(first))
     assert bench.channel.sent[len(first) :] == first
-    names = [kind.name for kind, _ in bench.said]
-    assert names == ["bridge_channel_degraded"]
+    names = [(kind.name, fields.get("seconds")) for kind, fields in bench.said]
+    assert names == [("bridge_channel_degraded", None), ("bridge_channel_recovered", 3.0)]
     await end(task)
     assert not bench.dialogue.is_open
     assert repr(bench.dialogue) == "<BridgeDialogue tile closed>"
@@ -163,6 +170,19 @@ async def test_a_layout_goes_out_at_once_and_only_when_it_is_another() -> None:
     bench.channel = Channel()
     task = await bench.hold()
     assert [item["lastN"] for item in bench.channel.constraints()] == [0]
+    await end(task)
+
+
+async def test_layouts_that_change_all_the_time_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "PAUSE", 0.05)
+    bench = Bench(layout="custom")
+    task = await bench.hold()
+    for height in range(1, 101):
+        bench.dialogue.set_layout(height=height)
+    assert len(bench.channel.constraints()) == 1 + bridge.MAX_CHANGES
+    bench.now += 1.0
+    await until(lambda: bench.channel.constraints()[-1]["defaultConstraints"] == {"maxHeight": 100})
+    assert len(bench.channel.constraints()) == 2 + bridge.MAX_CHANGES
     await end(task)
 
 

@@ -8,11 +8,13 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from types import FrameType
 from typing import Any
 
 import pytest
 
+from bot.bridge import receive
 from bot.bridge.inbound import InboundMedia
 from bot.bridge.payloads import PayloadFormat
 from bot.bridge.receive import MAX_STREAMS, SILENT_FOR, ReceiveStatistics
@@ -202,3 +204,14 @@ def test_streams_that_ended_make_room_for_others() -> None:
     assert 1 not in statistics.streams
     assert [block.ssrc for block in reports.blocks(SILENT_FOR + 1)] == [90_000]
     assert statistics.last == SILENT_FOR + 1
+
+
+def test_what_was_received_of_streams_that_made_room_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MAX_STREAMS", 2)
+    inbound = InboundMedia({100: VP8}, ssrc=1, started=0.0)
+    for ssrc, sequence, now in ((1, 1, 0.0), (1, 4, 0.0), (2, 1, 50.0), (3, 1, 70.0)):
+        data = build(payload_type=100, sequence=sequence, timestamp=0, ssrc=ssrc, body=b"x" * 50)
+        inbound.packet(data, parse_header(data), now)
+    assert [stream.ssrc for stream in inbound.snapshot(70.0)] == [2, 3]
+    assert inbound.next_deadline() == inf
+    assert inbound.due(70.0) == []

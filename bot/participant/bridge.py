@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two constraints: speakers and tiles may change faster than the bridge can follow.
 PAUSE = 0.5
+#: Wishes are not held up by it, so many a second, and so many at once.
+CHANGES, MAX_CHANGES = 2.0, 5
 #: Messages to other participants: so many a second, and so many at once.
 RATE, BURST = 10.0, 20
 #: Participants whose statistics are kept.
@@ -62,6 +64,7 @@ class BridgeDialogue:
         self._next = 0.0
         self._news = asyncio.Event()
         self._bucket = TokenBucket(RATE, BURST)
+        self._changes = TokenBucket(CHANGES, MAX_CHANGES)
         self._scene = Scene(sources_of=sources.videos_of)
         #: The bridge's estimate of the way to us in bit/s, None before the first; lost with the media session.
         self.downlink: float | None = None
@@ -135,8 +138,9 @@ class BridgeDialogue:
         self.refresh()
 
     def refresh(self) -> None:
-        """Tell the bridge at once what is wished now."""
-        self._next = 0.0
+        """Tell the bridge what is wished now: at once, unless that changes all the time."""
+        if self._changes.take(self._stay.clock()):
+            self._next = 0.0
         self._tell()
         self._subscribe()
 

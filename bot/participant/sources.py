@@ -88,9 +88,6 @@ class RemoteSources:
     def __repr__(self) -> str:
         return f"<RemoteSources {len(self._known)}>"
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     @property
     def desktops(self) -> Collection[str]:
         """Names of the shared screens."""
