@@ -215,6 +215,18 @@ async def test_a_send_without_a_connection_is_told_from_a_refused_one() -> None:
     await near.close()
 
 
+async def test_who_is_cancelled_while_closing_leaves_nothing_open() -> None:
+    async with pair() as (near, _):
+        closing = asyncio.create_task(near.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await near.close()
+        assert near._ice.state == "closed"
+        assert near.dtls.state == "closed"
+
+
 async def test_a_send_after_the_end_is_no_error() -> None:
     async with pair() as (near, far):
         await far.close()

@@ -156,10 +156,12 @@ async def test_the_channel_over_the_web_socket_hears_who_speaks(stack: Stack, fo
 
 
 async def test_a_session_taken_away_and_given_again(stack: Stack, focus: Focus) -> None:
-    seen = Seen()
-    one, two, three = bot(stack, seen), bot(stack, Seen(), "two"), bot(stack, Seen(), "three")
+    seen, other = Seen(), Seen()
+    one, two, three = bot(stack, seen), bot(stack, other, "two"), bot(stack, Seen(), "three")
     task, leaving = asyncio.create_task(one.run()), asyncio.create_task(two.run())
     await seen.wait("media_connected")
+    await other.wait("media_connected")
+    await other.wait("remote_source_added", 2)  # the focus has nothing more to say to him
     await stop((two, leaving))
     await seen.wait("media_ended")
     assert str(one.state) == "waiting_for_peers"

@@ -67,7 +67,7 @@ class MediaTransport:
         self.sequence = TransportSequence()
         self._ended = asyncio.Event()
         self.dtls.on("statechange", self._watch)
-        self._closed = False
+        self._closing: asyncio.Future[None] | None = None
         self._remote_ufrag: str | None = None
 
     def __repr__(self) -> str:
@@ -114,7 +114,7 @@ class MediaTransport:
         finally:
             ending.cancel()
             await asyncio.gather(ending, return_exceptions=True)
-        if self._closed:
+        if self._closing is not None:
             await (
                 self._ice.stop()
             )  # aioice, closed in the moment of success, starts its consent checks all the same
@@ -176,11 +176,16 @@ class MediaTransport:
             self._ended.set()
 
     async def close(self) -> None:
-        """Close everything; may be called twice, and in the middle of ``connect``."""
-        if self._closed:
-            return
-        self._closed = True
+        """Close everything; may be called twice, and in the middle of ``connect``.
+
+        Whoever is cancelled meanwhile leaves nothing half closed: it goes on, and the next caller waits for its end.
+        """
         self._ended.set()
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         try:
             await self.dtls.stop()
         finally:
