@@ -406,8 +406,9 @@ class XmppConnection:
         stream, self._stream = self._stream, None
         if stream is not None:
             await self._socket.say_goodbye(timeout)
+        await self._socket.close()  # first: nothing that comes begins anything new
+        if stream is not None:
             await stream.finish()
-        await self._socket.close()
 
 
 def _log_refusal(sender: str, error: StanzaError) -> None:

@@ -63,6 +63,7 @@ class Stream(ClientXMPP):
         super().__init__(jid, password, sasl_mech="PLAIN" if password else "ANONYMOUS")
         self._write = write
         self._negotiations: set[asyncio.Task[Any] | None] = set()
+        self._finished = False
         self.roster.auto_authorize = False
         self.roster.auto_subscribe = False
         self.register_plugin("xep_0198")
@@ -114,6 +115,8 @@ class Stream(ClientXMPP):
 
     async def _handle_stream_features(self, features: StreamFeatures) -> bool | None:
         """Negotiate, in a task that slixmpp starts and forgets: kept here so that it can be ended."""
+        if self._finished:
+            return None
         self._negotiations.add(task := asyncio.current_task())
         try:
             return await super()._handle_stream_features(features)
@@ -121,7 +124,8 @@ class Stream(ClientXMPP):
             self._negotiations.discard(task)
 
     async def finish(self) -> None:
-        """End slixmpp's own tasks."""
+        """End slixmpp's own tasks; those that it has started and that have not begun yet end as they begin."""
+        self._finished = True
         outgoing, self._run_out_filters = self._run_out_filters, None
         tasks = [task for task in (outgoing, *self._negotiations) if task is not None]
         for task in tasks:
