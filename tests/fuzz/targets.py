@@ -154,7 +154,7 @@ def _jingle(session: JingleSession, sources: RemoteSources, element: ET.Element,
                 sources.added(added)
             case SourcesRemoved(removed):
                 sources.removed(removed)
-    assert len(sources) <= MAX_SOURCES
+    assert len(sources._known) <= MAX_SOURCES
 
 
 def _check_refusal(error: JingleError) -> None:
@@ -255,7 +255,7 @@ def message(data: bytes) -> None:
         if isinstance(told, messages.SourcesMapped):
             sources.mapped(told.media, told.sources)
             inbound.name(told.sources)
-    assert len(sources) <= MAX_SOURCES
+    assert len(sources._known) <= MAX_SOURCES
     assert all(0 < ssrc <= names.MAX_SSRC for ssrc in sources._known)
     assert len(inbound.sources._names) <= MAX_NAMES
     assert len(inbound.sources._repairs) <= MAX_NAMES
