@@ -178,7 +178,7 @@ class MediaTransport:
     async def close(self) -> None:
         """Close everything; may be called twice, and in the middle of ``connect``.
 
-        Whoever is cancelled meanwhile leaves nothing half closed: it goes on, and the next caller waits for its end.
+        Whoever is cancelled meanwhile leaves nothing half closed: it goes on, and the next caller waits for it.
         """
         self._ended.set()
         if self._closing is None:
