@@ -73,7 +73,10 @@ class ParticipantSpec(BaseModel):
 class Settings(BaseSettings):
     """Every setting of the program. Each has a twin in the environment: ``JITSI_`` + its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, populate_by_name=True)
+    # An empty variable is one that is not set, as compose files hand them on.
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True
+    )
 
     # --- server ---
     ws_url: str = Field(

@@ -10,7 +10,14 @@ from bot.errors import (
     ResumeRefusedError,
     TlsError,
 )
-from bot.participant.retry import RetrySettings, join_policy, resume_policy
+from bot.participant.retry import (
+    LONGEST_PAUSE,
+    REAL_STAY,
+    RejoinPause,
+    RetrySettings,
+    join_policy,
+    resume_policy,
+)
 
 
 class Clock:
@@ -84,3 +91,19 @@ async def test_a_refused_resume_is_not_tried_again_but_a_lost_one_is() -> None:
                 raise ResumeRefusedError("item-not-found")
     assert clock.slept == [0.5, 1.0]
     assert [failure[0] for failure in clock.failures] == [1, 2]
+
+
+def test_the_way_back_is_spread_and_a_server_that_ends_each_stay_is_given_time() -> None:
+    pause = RejoinPause(random.Random(1))
+    assert 0 <= pause.after(3600.0) < 1
+    short = [pause.after(0.5) for _ in range(9)]
+    assert 0 <= pause.after(REAL_STAY) < 1
+    limits = [1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
+    assert 0 <= short[0] < 1
+    assert all(limit / 2 <= found <= limit for limit, found in zip(limits, short[1:], strict=True))
+
+
+def test_many_who_come_back_do_not_come_at_once() -> None:
+    first = sorted(RejoinPause(random.Random(seed)).after(100.0) for seed in range(100))
+    assert first[10] < 0.3
+    assert first[-10] > 0.7

@@ -137,3 +137,10 @@ def test_the_readme_lists_every_setting() -> None:
     text = (Path(__file__).parents[1] / "README.md").read_text()
     missing = [name for name in settings.Settings.model_fields if f"| `{name}` |" not in text]
     assert missing == []
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JITSI_TOKEN", "JITSI_WS_URL", "JITSI_BOTS", "JITSI_TOKEN_FILE"):
+        monkeypatch.setenv(name, "")
+    found = settings.load()
+    assert (found.token, found.ws_url, found.bots) == (None, "ws://localhost:8000", 1)

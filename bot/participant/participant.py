@@ -29,7 +29,7 @@ from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
 from bot.participant.layout import Wishes
 from bot.participant.own import OwnMedia
-from bot.participant.retry import Sleep, join_policy, resume_policy
+from bot.participant.retry import RejoinPause, Sleep, join_policy, resume_policy
 from bot.participant.states import FINAL, State, StateGraph
 from bot.participant.stay import Profile, Stay
 from bot.participant.timing import PhaseTimer
@@ -90,6 +90,8 @@ class Participant:
         self._graph = StateGraph(clock())
         self._timer = PhaseTimer(clock)
         self._attempt = 0
+        self._pause = RejoinPause()
+        self._joined_at = clock()
         self._stopping = asyncio.Event()
         self._connection: XmppConnection | None = None
         self._conference: Conference | None = None
@@ -218,6 +220,7 @@ class Participant:
             self._to(State.JOINING)
             self._conference = Conference(self._new_stay(connection))
             await _unless_lost(connection, self._conference.join())
+            self._joined_at = self._clock()
         except BaseException:
             await self._drop()
             raise
@@ -289,6 +292,7 @@ class Participant:
                 raise
             how = "rejoined"
             await self._drop()
+            await self._sleep(self._pause.after(began - self._joined_at))
             await self._join()
         else:
             if self._conference is not None:

@@ -91,3 +91,29 @@ def resume_policy(*, within: float, sleep: Sleep, on_failure: OnFailure) -> Asyn
         sleep=sleep,
         reraise=True,
     )
+
+
+#: A stay of so many seconds was a real one: the next loss begins a new row.
+REAL_STAY = 60.0
+#: Longest pause in seconds before the room is joined anew.
+LONGEST_PAUSE = 30.0
+
+
+class RejoinPause:
+    """How long to wait before a full join that follows a lost stay. Pure but for ``rng``.
+
+    The first one comes within a second, at random: after a restart of the server all its participants come, and
+    not all at once. A server that ends each stay soon is given 1, 2, 4 … 30 s, each of them half at random.
+    """
+
+    def __init__(self, rng: random.Random | None = None) -> None:
+        self._rng = rng or random.Random()
+        self._short = 0
+
+    def after(self, stay: float) -> float:
+        """The pause in seconds after a stay of ``stay`` seconds."""
+        self._short = 0 if stay >= REAL_STAY else self._short + 1
+        if self._short <= 1:
+            return self._rng.random()
+        limit = min(LONGEST_PAUSE, 2.0 ** (self._short - 2))
+        return limit * (1 + self._rng.random()) / 2
