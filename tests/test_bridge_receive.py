@@ -49,6 +49,9 @@ def test_what_is_no_rtp_is_ignored_and_memory_is_bounded() -> None:
         statistics.feed(packet(1, ssrc=ssrc), 0.0, 90_000)
     assert statistics.feed(packet(1, ssrc=MAX_STREAMS + 7), 0.0, 90_000) is None
     assert statistics.ignored == 2
+    # Whether somebody is silent is looked for once a second at most.
+    assert statistics.feed(packet(1, ssrc=MAX_STREAMS + 8), 0.5, 90_000) is None
+    assert statistics.ignored == 3
     assert len(statistics.streams) == MAX_STREAMS
 
 

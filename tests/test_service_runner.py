@@ -69,7 +69,7 @@ def test_the_first_run_has_two_bots_with_each_others_media(monkeypatch: pytest.M
         ]
         assert sum(item["packets_sent"] for item in statistics) > 100
         assert sum(item["packets_received"] for item in statistics) > 100
-        assert statistics[-1]["streams"] == 2
+        assert max(item["streams"] for item in statistics) == 2  # who leaves first is gone in the last line
 
 
 def test_the_number_of_bots_can_be_given_and_one_stands_alone() -> None:

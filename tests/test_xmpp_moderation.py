@@ -68,6 +68,7 @@ def test_the_lists_for_moderators_say_nothing_of_us() -> None:
         seen += moderation.feed(data)
     assert [type(event) for event in seen] == [AvModerationChanged, AvModerationChanged]
     moderation.feed({"mediaType": "audio", "enabled": True})
+    assert moderation.feed({"mediaType": "audio", "enabled": True}) == []
     assert moderation.may_unmute("audio", moderator=True)
     assert not moderation.may_unmute("audio")
     assert repr(moderation) == "<AvModeration enabled for audio>"

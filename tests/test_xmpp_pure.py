@@ -1,13 +1,17 @@
 """The pure parts of XMPP: addresses, frames, features, occupants, errors, against recorded dialogues."""
 
 import re
+import socket
+import ssl
 import xml.etree.ElementTree as ET
 
 import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 from slixmpp.xmlstream import ElementBase
+from yarl import URL
 
 from bot import errors
 from bot.xmpp import features, framing
@@ -15,6 +19,7 @@ from bot.xmpp.address import is_loopback, redact, xmpp_websocket_url
 from bot.xmpp.connection import _endpoint_id
 from bot.xmpp.failures import from_connect_error, from_status
 from bot.xmpp.occupants import (
+    MAX_OCCUPANTS,
     OccupantChanged,
     OccupantJoined,
     OccupantLeft,
@@ -227,6 +232,18 @@ def test_others_come_change_and_go() -> None:
     assert event.occupant.sources == {}
 
 
+def test_a_room_without_end_is_bounded_and_an_older_clients_hand_is_seen() -> None:
+    table = OccupantTable("me")
+    for number in range(MAX_OCCUPANTS):
+        table.feed(presence(who=f"a{number}"))
+    assert table.feed(presence(who="late")) == []
+    assert len(table.others) == MAX_OCCUPANTS
+    raised = "<jitsi_participant_raisedHand>true</jitsi_participant_raisedHand>"
+    (event,) = table.feed(ET.fromstring(f"<presence xmlns='jabber:client' from='r@muc/a0'>{raised}</presence>"))
+    assert isinstance(event, OccupantChanged)
+    assert event.occupant.raised_hand == 1
+
+
 def test_what_an_occupant_writes_is_bounded() -> None:
     much = "x" * 100_000
     versions = "".join(f"<component name='{number}{much}'>{much}</component>" for number in range(150))
@@ -336,6 +353,17 @@ def test_http_answers_in_place_of_a_websocket(status: int, error: type[errors.Bo
 def test_other_failures_to_connect() -> None:
     assert isinstance(from_connect_error(OSError("odd"), "ws://h"), errors.ConnectionFailedError)
     assert "odd" in str(from_connect_error(aiohttp.ClientError("odd"), "ws://h"))
+
+
+def test_a_name_that_does_not_resolve_and_a_failed_handshake_of_tls() -> None:
+    assert isinstance(from_connect_error(socket.gaierror("no"), "ws://h"), errors.NameResolutionError)
+    found = from_connect_error(ssl.SSLError("wrong version number"), "wss://h")
+    assert isinstance(found, errors.TlsError)
+    assert "JITSI_CA_FILE" in str(found)
+    headers: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+    request = aiohttp.RequestInfo(URL("ws://h"), "GET", headers, URL("ws://h"))
+    answered = aiohttp.ClientResponseError(request, (), status=502)
+    assert isinstance(from_connect_error(answered, "ws://h"), errors.ServerUnavailableError)
 
 
 @pytest.mark.parametrize(
