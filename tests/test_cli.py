@@ -32,7 +32,6 @@ def test_a_wrong_file_is_exit_2_and_names_the_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("", "does not begin with ws:// or wss://"),
         ("meet.example.com", "does not begin with ws:// or wss://"),
         ("wss://", "names no host"),
         ("ws://localhost:port", "can't be read"),
