@@ -40,11 +40,15 @@ errors = Console(stderr=True, soft_wrap=True)
 def _option(field: str, *names: str) -> Any:
     """A flag with its environment twin and its description, both from the setting."""
     description = Settings.model_fields[field].description
-    return typer.Option(*names, help=f"{description} [env: {environment_name(field)}]", show_default=False)
+    text = escape(f"{description} [env: {environment_name(field)}]")  # no markup: the brackets are to be seen
+    return typer.Option(*names, help=text, show_default=False)
 
 
 Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="TOML file [env: JITSI_CONFIG]", envvar="JITSI_CONFIG")
+    Path | None,
+    typer.Option(
+        "--config", "-c", help=escape("TOML file [env: JITSI_CONFIG]"), envvar="JITSI_CONFIG", show_envvar=False
+    ),
 ]
 Url = Annotated[str | None, _option("ws_url", "--url")]
 Room = Annotated[str | None, _option("room", "--room")]
