@@ -64,10 +64,20 @@ def _package(name: str, spec: str) -> Path:
         _CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=_CACHE) as scratch:
             archive = _pack(spec, Path(scratch))
-            with tarfile.open(archive) as packed:
-                packed.extractall(scratch, filter="data")
+            _unpack(archive, Path(scratch))
             (Path(scratch) / "package").rename(target)
     return target
+
+
+def _unpack(archive: Path, directory: Path) -> None:
+    """The plain files of a package: Debian's Python 3.11.2 knows no ``filter`` of ``extractall`` yet."""
+    with tarfile.open(archive) as packed:
+        for member in packed.getmembers():
+            content = packed.extractfile(member) if member.isfile() else None
+            target = (directory / member.name).resolve()
+            if content is not None and target.is_relative_to(directory.resolve()):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
 
 
 def _pack(spec: str, directory: Path) -> Path:
