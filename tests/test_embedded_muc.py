@@ -132,6 +132,16 @@ def test_members_only_names_the_lobby_and_lets_members_in() -> None:
     assert item(client.join("one")[-2]).get("affiliation") == "member"
 
 
+@pytest.mark.parametrize("room", ["room", "elsewhere"])
+def test_a_room_that_has_no_lobby_is_none_to_wait_in(room: str) -> None:
+    """Neither the lobby of a room that is open to all, nor that of a room that is not there."""
+    client = with_focus().bound()
+    [answer] = client.send(
+        f'<presence to="{room}@lobby.meet.jitsi/one"><x xmlns="http://jabber.org/protocol/muc"/></presence>'
+    )
+    assert condition(answer) == ("cancel", "not-allowed")
+
+
 def test_a_full_room_does_not_count_the_focus() -> None:
     world = policy(max_occupants=1)
     world.joined("one")
