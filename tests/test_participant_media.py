@@ -170,7 +170,8 @@ async def test_a_session_taken_away_and_given_again(stack: Stack, focus: Focus) 
     await seen.wait("media_connected", 2)
     assert str(one.state) == "active"
     assert "media_failed" not in seen.names()
-    assert focus.errors == []  # later ones tell that somebody has left while he was spoken to
+    # The one who has left may have been spoken to in that moment: the room says so.
+    assert [error for error in focus.errors if "Recipient not in room" not in error] == []
     await stop((one, task), (three, coming))
     await until(lambda: not focus.service.focus.conferences)
 
