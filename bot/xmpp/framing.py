@@ -22,7 +22,6 @@ NS_XML = "http://www.w3.org/XML/1998/namespace"
 OPEN = f"{{{NS_FRAMING}}}open"
 CLOSE = f"{{{NS_FRAMING}}}close"
 FEATURES = f"{{{NS_STREAM}}}features"
-STREAM_ERROR = f"{{{NS_STREAM}}}error"
 STANZAS = frozenset(f"{{{NS_CLIENT}}}{name}" for name in ("iq", "message", "presence"))
 
 #: Deeper than any stanza of Jitsi by an order of magnitude; shallow enough for recursive walks.

@@ -15,7 +15,6 @@ KINDS: tuple[MediaKind, ...] = get_args(MediaKind)
 NS_MUTE = "http://jitsi.org/jitmeet/"
 #: Payloads of Jicofo's mute requests.
 MUTE_TAGS = tuple(f"{{{NS_MUTE}{kind}}}mute" for kind in KINDS)
-NS_START_MUTED = "http://jitsi.org/jitmeet/start-muted"
 
 
 @dataclass(frozen=True, slots=True)
