@@ -11,7 +11,7 @@ from av import AudioFrame
 
 from bot.bridge import decode, rtcp, rtp
 from bot.bridge._aiortc import audio_level
-from bot.bridge.session import MediaSession
+from bot.bridge.session import MediaSession, OwnSource
 from bot.bridge.transport import MediaTransport
 from bot.jingle.model import EXT_ABS_SEND_TIME, EXT_AUDIO_LEVEL, EXT_TRANSPORT_CC, Content, Jingle
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
@@ -43,19 +43,19 @@ class Far:
 
 
 @asynccontextmanager
-async def sending(*tracks: MediaStreamTrack) -> AsyncIterator[Far]:
+async def sending(*tracks: MediaStreamTrack, session: type[MediaSession] = MediaSession) -> AsyncIterator[Far]:
     transport = MediaTransport("bridge", addresses=LOOPBACK)
     offer = recorded_offer(await transport.gather())
-    session = MediaSession(offer, addresses=LOOPBACK)
-    far = Far(transport, session, offer)
+    media = session(offer, addresses=LOOPBACK)
+    far = Far(transport, media, offer)
     try:
-        own = await session.gather()
+        own = await media.gather()
         await asyncio.gather(
-            transport.connect(own, 10), session.connect(list(tracks), video_codec="vp8", timeout=10)
+            transport.connect(own, 10), media.connect(list(tracks), video_codec="vp8", timeout=10)
         )
         yield far
     finally:
-        await session.close()
+        await media.close()
         await transport.close()
         for track in tracks:
             track.stop()
@@ -190,3 +190,19 @@ def test_levels_count_all_channels(layout: str, channels: int) -> None:
     for value, level in ((32767, 0), (-32768, 0), (3277, -20), (0, -127)):
         frame.planes[0].update(np.full(960 * channels, value, np.int16).tobytes())
         assert audio_level(frame) == level
+
+
+class Continued(MediaSession):
+    """A session whose streams went on elsewhere before."""
+
+    def _continued(self, source: OwnSource) -> tuple[int, int] | None:
+        return (65_530, 2**32 - 900) if source.media == "video" else None
+
+
+async def test_a_stream_goes_on_where_another_sender_left_it() -> None:
+    track = SyntheticVideoTrack("room", "name", 160, 90)
+    async with sending(track, session=Continued) as far:
+        await until(lambda: len(far.of(far.session.ssrcs.video)) > 12)
+        headers = [header for _, header in far.of(far.session.ssrcs.video)]
+    assert [header.sequence for header in headers[:8]] == [*range(65_530, 65_536), 0, 1]
+    assert (headers[0].timestamp - (2**32 - 900)) % 2**32 < 90_000

@@ -333,3 +333,18 @@ async def test_what_is_used_of_aiortc_and_aioice_is_still_there() -> None:
     assert aioice.ice.CONSENT_FAILURES == 4
     assert vars(aiortc.rtcrtpsender)["rtp"].compute_audio_level_dbov is audio_level
     await transport.close()
+
+
+def test_simulcast_layers_are_grouped_lowest_first() -> None:
+    source = OwnSsrcs(1, 2, 3).source("deadbeef", "v0", layers=3)
+    assert (source.ssrc, source.rtx, len(source.higher)) == (2, 3, 2)
+    video = source.sources.video
+    primary = tuple(ssrc for ssrc, _ in source.layers)
+    repairs = tuple(rtx for _, rtx in source.layers)
+    assert [item.ssrc for item in video.sources] == [*primary, *repairs]
+    assert len({*primary, *repairs, 1}) == 7
+    assert [(group.semantics, group.ssrcs) for group in video.groups] == [
+        ("SIM", primary),
+        *(("FID", pair) for pair in source.layers),
+    ]
+    assert {item.name for item in video.sources} == {"deadbeef-v0"}

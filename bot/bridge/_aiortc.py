@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import aioice.ice
 import aioice.stun
+import aiortc.rtcrtpsender
 import aiortc.rtp
 import numpy as np
 import pylibsrtp
@@ -29,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 #: Hears of our sender reports: SSRC and NTP time in 1/2³² s.
 OnSenderReport = Callable[[int, int], None]
+#: Opens a UDP socket at an address of the host for what receives its datagrams. Raises OSError.
+OpenSocket = Callable[[asyncio.DatagramProtocol, str], Awaitable[asyncio.DatagramTransport]]
+#: A packet of aiortc's senders would begin with these numbers: sequence number and RTP time stamp.
+_first_numbers: ContextVar[tuple[int, int] | None] = ContextVar("first_numbers", default=None)
 #: Faults of one transport that are logged; all are counted.
 _LOGGED_FAULTS = 10
 #: Seconds to wait for a TURN server: beside other candidates, and where there is no other way.
@@ -48,6 +55,19 @@ def audio_level(frame: AudioFrame) -> int:
     return max(_SILENCE, min(0, round(20 * math.log10(level)))) if level > 0 else _SILENCE
 
 
+def _first_sequence() -> int:
+    numbers = _first_numbers.get()
+    return int(_random_sequence()) if numbers is None else numbers[0]
+
+
+def _first_stamp() -> int:
+    numbers = _first_numbers.get()
+    return int(_random_stamp()) if numbers is None else numbers[1]
+
+
+_sender_module = vars(aiortc.rtcrtpsender)
+_random_sequence, _random_stamp = _sender_module["random_sequence_number"], _sender_module["random32"]
+_sender_module |= {"random_sequence_number": _first_sequence, "random32": _first_stamp}
 # aiortc's own divides the energy of two channels by the samples of one, 3 dB too loud, in a loop of Python.
 aiortc.rtp.compute_audio_level_dbov = audio_level
 
@@ -56,7 +76,8 @@ class Gatherer(RTCIceGatherer):
     """A gatherer that asks no server but the TURN server that it is given as ``turn``.
 
     ``addresses`` are the hosts to offer, loopback too; empty means all but loopback. ``relay_only`` offers none of
-    them. aioice would not say why a TURN server gave no candidate.
+    them. ``open_socket`` opens their sockets, asyncio's datagram endpoints if None. aioice would not say why a
+    TURN server gave no candidate.
     """
 
     def __init__(
@@ -65,8 +86,10 @@ class Gatherer(RTCIceGatherer):
         *,
         relay_only: bool = False,
         tls: ssl.SSLContext | bool = True,
+        open_socket: OpenSocket | None = None,
     ) -> None:
         super().__init__(iceServers=[])
+        self._open_socket = open_socket
         self._chosen = tuple(addresses)
         #: The server to ask.
         self.turn: TurnServer | None = None
@@ -79,7 +102,10 @@ class Gatherer(RTCIceGatherer):
 
     async def _gather_all(self, component: int, addresses: list[str], timeout: int = 5) -> list[aioice.Candidate]:
         hosts = [] if self._relay_only else list(self._chosen) or addresses
-        found = await self._gather_hosts(component, hosts, timeout)
+        if self._open_socket is None:
+            found = await self._gather_hosts(component, hosts, timeout)
+        else:
+            found = [item for host in hosts if (item := await self._host(component, host, self._open_socket))]
         if self.turn is not None:
             limit = TURN_TIMEOUT_ALONE if self._relay_only else TURN_TIMEOUT
             try:
@@ -90,6 +116,27 @@ class Gatherer(RTCIceGatherer):
             except (OSError, aioice.stun.TransactionError) as error:
                 self.turn_error = f"{self.turn}: {error}"
         return found
+
+    async def _host(self, component: int, host: str, open_socket: OpenSocket) -> aioice.Candidate | None:
+        """The candidate of one address, None where nothing can be bound to it."""
+        protocol = aioice.ice.StunProtocol(self._connection)
+        try:
+            transport = await open_socket(protocol, host)
+        except OSError as error:
+            log.info("No socket at an address", event_name="host_address_unusable", address=host, cause=str(error))
+            return None
+        address, port, *_ = transport.get_extra_info("sockname")
+        protocol.local_candidate = aioice.Candidate(
+            foundation=aioice.candidate.candidate_foundation("host", "udp", address),
+            component=component,
+            transport="udp",
+            priority=aioice.candidate.candidate_priority(component, "host"),
+            host=address,
+            port=port,
+            type="host",
+        )
+        self._connection._protocols.append(protocol)
+        return protocol.local_candidate
 
     async def _gather_relayed(self, component: int, turn: TurnServer) -> aioice.Candidate:
         candidate, protocol = await aioice.ice.relayed_candidate(
@@ -123,6 +170,15 @@ def _end_soon(protocol: aioice.ice.StunProtocol) -> None:
 def set_controlling(transport: RTCIceTransport, *, controlling: bool) -> None:
     """Set the ICE role (RFC 8445 section 6.1.1): the bridge is controlling, the client controlled."""
     transport._connection.ice_controlling = controlling
+
+
+class Route(NamedTuple):
+    """Where the media of a connected transport goes: the socket, or what stands for it, and the remote address."""
+
+    transport: asyncio.DatagramTransport
+    remote: tuple[str, int]
+    outgoing: pylibsrtp.Session
+    incoming: pylibsrtp.Session
 
 
 class LastingIceTransport(RTCIceTransport):
@@ -159,6 +215,7 @@ class TappedDtlsTransport(RTCDtlsTransport):
         #: RTP packets that SRTP refused: replayed or not authentic (RFC 3711 section 3.3).
         self.refused = 0
         self._intra_requests: dict[int, tuple[int, int]] = {}
+        self._routing: set[asyncio.Task[None]] = set()
         self._enqueue = transport._connection.data_received
         transport._connection.data_received = self._datagram  # type: ignore[method-assign]
 
@@ -188,6 +245,23 @@ class TappedDtlsTransport(RTCDtlsTransport):
         """Count a fault; whether it is among the first, which are logged."""
         self.faults += 1
         return self.faults <= _LOGGED_FAULTS
+
+    def route(self) -> Route:
+        """The path of media. Raises ConnectionError before there is one."""
+        pair = self.transport._connection._nominated.get(1)
+        if pair is None or self._state is not State.CONNECTED:
+            raise ConnectionError("The transport is not connected")
+        return Route(pair.protocol.transport, pair.remote_addr, self._tx_srtp, self._rx_srtp)
+
+    def take_rtcp(self, data: bytes) -> None:
+        """Take RTCP that was received and decrypted elsewhere."""
+        if self.on_rtcp is not None:
+            self.on_rtcp(data)
+        if self._rtp_router.senders:
+            self._take_intra_requests(data)
+            task = asyncio.ensure_future(super()._handle_rtcp_data(data))
+            self._routing.add(task)
+            task.add_done_callback(self._routing.discard)
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
         del arrival_time_ms  # no RTCRtpReceiver is ever registered: it would send feedback of its own
@@ -260,15 +334,21 @@ class TransportCcMap(HeaderExtensionsMap):
 class ReportingSender(RTCRtpSender):
     """A sender that tells of the sender reports it sends, and that can change its codec in the middle.
 
-    A track with a ``stamp`` says by it what RTP time stamp the frame has that it gave last.
+    A track with a ``stamp`` says by it what RTP time stamp the frame has that it gave last. ``first`` are the
+    sequence number and the RTP time stamp to begin with, where the stream went on under another sender before.
     """
 
     on_report: OnSenderReport | None = None
+    first: tuple[int, int] | None = None
     _next_codec: tuple[RTCRtpCodecParameters, int | None] | None = None
 
     def switch_codec(self, codec: RTCRtpCodecParameters, rtx_payload_type: int | None) -> None:
         """Encode with another codec from the next frame on; sequence numbers and time stamps go on."""
         self._next_codec = codec, rtx_payload_type
+
+    async def _run_rtp(self, codec: RTCRtpCodecParameters) -> None:
+        _first_numbers.set(self.first)  # the task has a context of its own
+        await super()._run_rtp(codec)
 
     async def _next_encoded_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
         if self._next_codec is not None:
@@ -300,10 +380,12 @@ def make_sender(
     sequence: TransportSequence,
     *,
     on_report: OnSenderReport | None = None,
+    first: tuple[int, int] | None = None,
 ) -> ReportingSender:
-    """A sender with SSRCs of our choice and transport-wide sequence numbers."""
+    """A sender with SSRCs of our choice and transport-wide sequence numbers; ``first`` as in ReportingSender."""
     sender = ReportingSender(track, transport)
     sender.on_report = on_report
+    sender.first = first
     sender._ssrc = ssrc
     sender._rtx_ssrc = rtx_ssrc
     sender._RTCRtpSender__rtp_header_extensions_map = TransportCcMap(sequence)  # type: ignore[attr-defined]

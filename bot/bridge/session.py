@@ -56,23 +56,34 @@ _SENT_EXTENSIONS = (EXT_AUDIO_LEVEL, EXT_ABS_SEND_TIME, EXT_TRANSPORT_CC)
 
 @dataclass(frozen=True, slots=True)
 class OwnSource:
-    """A source that we publish: its Jitsi name, and its SSRCs in one session; ``rtx`` is None for sound."""
+    """A source that we publish: its Jitsi name, and its SSRCs in one session; ``rtx`` is None for sound.
+
+    With simulcast ``ssrc`` and ``rtx`` are those of the lowest layer, ``higher`` the pairs of the others.
+    """
 
     name: str
     media: Media
     ssrc: int
     rtx: int | None = None
     video_type: str | None = None
+    higher: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def layers(self) -> tuple[tuple[int, int | None], ...]:
+        """SSRC and RTX SSRC of each layer, the lowest first."""
+        return ((self.ssrc, self.rtx), *self.higher)
 
     @property
     def sources(self) -> SourceMap:
         """What the focus is told of it."""
         endpoint, _, label = self.name.rpartition("-")
         msid = f"{endpoint}-{self.media}-{label[1:]}-1 {self.media}{self.ssrc}"
-        ssrcs = (self.ssrc,) if self.rtx is None else (self.ssrc, self.rtx)
+        primary = tuple(ssrc for ssrc, _ in self.layers)
+        pairs = tuple((ssrc, rtx) for ssrc, rtx in self.layers if rtx is not None)
+        ssrcs = (*primary, *(rtx for _, rtx in pairs))
         sources = tuple(Source(ssrc, self.name, msid=msid, video_type=self.video_type) for ssrc in ssrcs)
-        groups = () if self.rtx is None else (SourceGroup("FID", ssrcs),)
-        found = MediaSources(sources, groups)
+        simulcast = (SourceGroup("SIM", primary),) if self.higher else ()
+        found = MediaSources(sources, (*simulcast, *(SourceGroup("FID", pair) for pair in pairs)))
         return SourceMap(audio=found) if self.media == "audio" else SourceMap(video=found)
 
 
@@ -89,19 +100,21 @@ class OwnSsrcs:
         """Three different numbers (RFC 3550 section 8.1)."""
         return cls(*(rng or random.Random()).sample(range(1, 2**32), 3))
 
-    def source(self, endpoint: str, label: str, video_type: str = "camera", *, fresh: bool = False) -> OwnSource:
+    def source(
+        self, endpoint: str, label: str, video_type: str = "camera", *, fresh: bool = False, layers: int = 1
+    ) -> OwnSource:
         """The source called ``endpoint-label``; ``a0`` and ``v0`` have these SSRCs, any other has new ones.
 
         ``fresh`` gives these new ones, too: a stream that ended can't begin anew under its SSRC, as SRTP takes
-        numbers that were there before for replayed ones (RFC 3711 section 3.3.2).
+        numbers that were there before for replayed ones (RFC 3711 section 3.3.2). More than one of ``layers`` is
+        simulcast.
         """
         name, known = f"{endpoint}-{label}", {self.audio, self.video, self.video_rtx}
         if label.startswith("a"):
             return OwnSource(name, "audio", self.audio if label == "a0" and not fresh else _other(known))
-        if label == "v0" and not fresh:
-            return OwnSource(name, "video", self.video, self.video_rtx, video_type)
-        ssrc = _other(known)
-        return OwnSource(name, "video", ssrc, _other({*known, ssrc}), video_type)
+        first = (self.video, self.video_rtx) if label == "v0" and not fresh else _others(known)
+        higher = tuple(_others(known) for _ in range(layers - 1))
+        return OwnSource(name, "video", *first, video_type, higher)
 
     def sources(self, endpoint: str, kinds: Sequence[str]) -> SourceMap:
         """The first source of each of ``kinds`` (audio, video), for the focus."""
@@ -112,7 +125,14 @@ class OwnSsrcs:
 
 
 def _other(known: set[int]) -> int:
-    return next(ssrc for ssrc in iter(lambda: random.randrange(1, 2**32), 0) if ssrc not in known)
+    """An SSRC that is not ``known``, and is from now on."""
+    found = next(ssrc for ssrc in iter(lambda: random.randrange(1, 2**32), 0) if ssrc not in known)
+    known.add(found)
+    return found
+
+
+def _others(known: set[int]) -> tuple[int, int]:
+    return _other(known), _other(known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,12 +325,18 @@ class MediaSession:
             source.rtx or 0,
             self.transport.sequence,
             on_report=lambda sent, ntp: self._round_trips.sent(sent, ntp, self._clock()),
+            first=self._continued(source),
         )
         first = not self._senders
         self._senders[source.name] = sender
         await sender.send(_send_parameters(content, offered, self._cname))
         if first:
             self._on_phase("first_packet_out")
+
+    def _continued(self, source: OwnSource) -> tuple[int, int] | None:
+        """The sequence number and time stamp that a stream goes on with, None where it is new."""
+        del source
+        return None
 
     async def unpublish(self, name: str) -> None:
         """Stop sending a source (RTCP BYE, RFC 3550 section 6.6); nothing happens where it is not sent."""

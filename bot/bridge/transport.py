@@ -21,6 +21,8 @@ from aiortc import (
 from bot.bridge._aiortc import (
     Gatherer,
     LastingIceTransport,
+    OpenSocket,
+    Route,
     TappedDtlsTransport,
     TransportSequence,
     set_controlling,
@@ -46,6 +48,7 @@ class MediaTransport:
     """One bundled transport. ``client``: ICE controlled, DTLS client; ``bridge``: controlling, server.
 
     ``relay_only`` uses no candidates but those of the TURN server, whose certificate is verified with ``tls``.
+    ``open_socket`` opens the UDP sockets of the others.
     """
 
     def __init__(
@@ -56,10 +59,11 @@ class MediaTransport:
         relay_only: bool = False,
         tls: ssl.SSLContext | bool = True,
         on_phase: Callable[[str], None] = lambda _: None,
+        open_socket: OpenSocket | None = None,
     ) -> None:
         self._role = role
         self._on_phase = on_phase
-        self._gatherer = Gatherer(addresses, relay_only=relay_only, tls=tls)
+        self._gatherer = Gatherer(addresses, relay_only=relay_only, tls=tls, open_socket=open_socket)
         self._ice = LastingIceTransport(self._gatherer)
         set_controlling(self._ice, controlling=role == "bridge")
         self.dtls = TappedDtlsTransport(self._ice, process_certificate())
@@ -167,6 +171,10 @@ class MediaTransport:
     async def wait_closed(self) -> None:
         """Return when the other side closed, or the path was lost (ICE consent, RFC 7675)."""
         await self._ended.wait()
+
+    def route(self) -> Route:
+        """Where media goes, once connected. Raises ConnectionError before."""
+        return self.dtls.route()
 
     async def send(self, data: bytes) -> None:
         """Send one RTP or RTCP packet, not yet encrypted; a peer that is gone is no error of the sender."""
