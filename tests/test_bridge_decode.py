@@ -198,6 +198,19 @@ async def test_only_what_was_asked_for_is_decoded(kinds: Decode, wanted: int) ->
     assert bench.decoders.get(8) is None
 
 
+async def test_only_what_is_decoded_needs_to_be_unprotected() -> None:
+    bench = Bench("audio")
+    assert all(bench.decoders.wants(ssrc) for ssrc in (7, 8, 9))  # nobody knows yet what they are
+    bench.feed(OPUS, 1, sound(1)[0])
+    bench.feed(VP8, 1, b"x", ssrc=8)
+    assert [bench.decoders.wants(ssrc) for ssrc in (7, 8, 9)] == [True, False, True]
+    bench.decoders.forget(8)
+    assert bench.decoders.wants(8)
+    await bench.decoders.close()
+    assert not bench.decoders.wants(7)
+    assert not Bench("none").decoders.wants(7)
+
+
 async def test_holes_in_sound_are_skipped_in_time() -> None:
     bench, packets = Bench(), sound(4)
     bench.feed(OPUS, 1, packets[0])

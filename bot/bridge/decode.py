@@ -34,6 +34,8 @@ DecodedFrame = VideoFrame | AudioFrame
 THREADS = 2
 #: Streams of one session that are decoded at the same time; others are only counted.
 MAX_DECODED = 64
+#: Streams that are known not to be decoded; whoever is beyond is asked about with each packet.
+MAX_REFUSED = 4096
 #: Encoded frames of one stream that wait for a thread: two seconds of video, one of sound.
 QUEUE = 60
 #: How long a hole in a stream is waited for (seconds): what NACK repairs comes within the first.
@@ -190,9 +192,19 @@ class Decoders:
         job = self._jobs.get(ssrc)
         return job.stream if job else None
 
+    def wants(self, ssrc: int) -> bool:
+        """Whether packets of ``ssrc`` have to be unprotected for ``packet``; True until one was taken of it.
+
+        It answers for SSRCs with media, not for those of retransmissions. The answer may change with each
+        ``packet``, ``expire`` and ``forget``.
+        """
+        return self.active and not self._closed and ssrc not in self._refused
+
     def packet(self, format_: PayloadFormat, header: RtpHeader, data: bytes, now: float) -> None:
         """Take one packet of a media stream, repaired ones and those with padding only included."""
         if format_.media not in self._kinds or self._closed:
+            if len(self._refused) < MAX_REFUSED:
+                self._refused.add(header.ssrc)
             return
         job = self._jobs.get(header.ssrc)
         # A probe for bandwidth begins no stream and changes no codec, whatever its payload type says.
@@ -242,7 +254,8 @@ class Decoders:
         if not decodable(format_) or len(self._jobs) >= MAX_DECODED:
             why = "there are too many already" if decodable(format_) else f"no decoder for {format_.codec}"
             log.warning("A stream is not decoded", event_name="stream_not_decoded", ssrc=ssrc, cause=why)
-            self._refused.add(ssrc)
+            if len(self._refused) < MAX_REFUSED:
+                self._refused.add(ssrc)
             return None
         job = self._jobs[ssrc] = _Job(ssrc, format_)
         if job.assembler.needs_key_frame:
