@@ -22,6 +22,7 @@ from bot.service import runner
 from bot.service.runner import Outcome
 from bot.settings import Settings, environment_name, load
 from bot.xmpp.address import xmpp_websocket_url
+from bot.xmpp.visitors import node_url
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 EXIT_CODES = {Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4}
@@ -70,10 +71,14 @@ def _load(config: Path | None, **flags: Any) -> Settings:
 
 def _check_address(settings: Settings) -> None:
     """Refuse an address that can't be Jitsi's before anything is started."""
-    try:
-        xmpp_websocket_url(settings.ws_url, settings.room)
-    except WrongAddressError as error:
-        _fail(ConfigurationError(f"ws_url: {error.message}", hint=error.hint), EXIT_USAGE)
+    addresses = {"ws_url": settings.ws_url}
+    if settings.visitor_node_url is not None:
+        addresses["visitor_node_url"] = node_url(settings.visitor_node_url, "v0")
+    for name, url in addresses.items():
+        try:
+            xmpp_websocket_url(url, settings.room)
+        except WrongAddressError as error:
+            _fail(ConfigurationError(f"{name}: {error.message}", hint=error.hint), EXIT_USAGE)
 
 
 def _unused(settings: Settings) -> str:

@@ -217,6 +217,16 @@ class MovedError(RoomError):
         self.room_jid = room_jid
 
 
+class PromotedError(RoomError):
+    """The stay as a visitor is over: the main room is open to us, to log in there as ``username``."""
+
+    code = "promoted"
+
+    def __init__(self, message: str, *, hint: str | None = None, username: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.username = username
+
+
 class JoinTimeoutError(RoomError):
     """The room did not answer the join within the time limit."""
 
@@ -243,9 +253,13 @@ class NotAuthorizedError(FocusError):
 
 
 class VisitorRedirectError(FocusError):
-    """The focus sends this participant to a visitor node, which it does not follow."""
+    """The focus sends this participant to the visitor node ``vnode``; an error where that is not followed."""
 
     code = "visitor_redirect"
+
+    def __init__(self, message: str, *, hint: str | None = None, vnode: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.vnode = vnode
 
 
 # --- media -------------------------------------------------------------------------------------------------

@@ -540,6 +540,41 @@ class MovedToRoom(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedirectedToVisitorNode(Event):
+    """The focus wants a visitor: the participant connects to the visitor node ``node`` within the same attempt."""
+
+    name: ClassVar[str] = "redirected_to_visitor_node"
+    text: ClassVar[str] = "The focus redirects to the visitor node {node} ({domain})"
+    node: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeetingNotLive(Event):
+    """The meeting takes visitors only once it is live; the focus is asked again after ``delay`` seconds."""
+
+    name: ClassVar[str] = "meeting_not_live"
+    text: ClassVar[str] = "The meeting is not live yet; asking again in {delay:g} s"
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromotedToParticipant(Event):
+    """A visitor was let into the main room, where he can send, too; he was in neither for ``seconds``."""
+
+    name: ClassVar[str] = "promoted_to_participant"
+    text: ClassVar[str] = "Promoted from visitor to participant in {seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromotionRefused(Event):
+    """A moderator does not let the visitor, who raised a hand, into the main room."""
+
+    name: ClassVar[str] = "promotion_refused"
+    text: ClassVar[str] = "The main room stays closed to us: a moderator refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantLeft(Event):
     """Somebody else left the room."""
 

@@ -124,6 +124,16 @@ class Settings(BaseSettings):
     jwt_subject: str | None = Field(default=None, description="Their sub claim [default: DOMAIN]")
     jwt_lifetime: Seconds = Field(default=3600.0, description="Seconds that such a JWT counts")
     ca_file: Path | None = Field(default=None, description="PEM file of a private CA that signed the server")
+    visitors: Literal["follow", "refuse"] = Field(
+        default="follow",
+        description="Where the focus wants a visitor: follow it to a visitor node, to see and hear but not send "
+        "(as web clients do), or refuse and stay a participant",
+    )
+    visitor_node_url: str | None = Field(
+        default=None,
+        description="Address of a visitor node's XMPP WebSocket, {vnode} stands for its name "
+        "[default: ws_url with ?vnode=NAME]",
+    )
     keepalive_url: str | None = Field(default=None, description="URL polled while connected [default: off]")
     keepalive_interval: Seconds = Field(default=60.0, description="Seconds between two keep-alive requests")
 

@@ -1,6 +1,7 @@
 """The conference request: by IQ, by HTTP, and what the focus may answer."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from bot.xmpp.focus import (
     ConferenceRequest,
     FocusAddress,
     FocusUnavailableError,
+    _accepted,
     ask_focus,
     conference_url,
     parse_answer,
@@ -38,6 +40,20 @@ def test_the_request_both_ways() -> None:
     assert "token" not in ConferenceRequest("r@muc", "uid").to_xml().attrib
     body = REQUEST.to_json()
     assert body == {"room": "r@muc", "machineUid": "uid", "properties": {"rtcstatsEnabled": "false"}}
+    visitor = ConferenceRequest("r@muc", "uid", visitors=True)
+    assert visitor.to_json()["properties"] == {"rtcstatsEnabled": "false", "visitors-version": "1"}
+    assert {"name": "visitors-version", "value": "1"} in [item.attrib for item in visitor.to_xml()]
+
+
+def test_a_redirect_counts_once_the_focus_is_ready() -> None:
+    """As in lib-jitsi-meet's ``moderator.js``; ``live`` is looked at whether it is or not."""
+    found = parse_http_answer("u", 200, '{"ready": false, "vnode": "v0", "properties": {"live": "false"}}')
+    assert _accepted(found) is found
+    assert not found.live
+    assert parse_http_answer("u", 200, READY).live
+    with pytest.raises(VisitorRedirectError, match="v0") as caught:
+        _accepted(replace(found, ready=True))
+    assert caught.value.vnode == "v0"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ class BridgeDialogue:
             sleep=self._stay.sleep,
             clock=self._stay.clock,
         )
-        telling = [asyncio.ensure_future(self._follow()), asyncio.ensure_future(self._measure(media))]
+        # Of a visitor nobody knows: web clients tell no statistics either.
+        works = (self._follow(),) if self._stay.visitor else (self._follow(), self._measure(media))
+        telling = [asyncio.ensure_future(work) for work in works]
         try:
             await keeper.run()
         finally:

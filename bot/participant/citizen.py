@@ -35,7 +35,7 @@ class Citizen:
         self._subject = ""
         self._desk: LobbyDesk | None = None
         #: A moderator's orders.
-        self.meeting = Meeting(stay.connection, room, stay.settings.domain, on_event=self._meeting_event)
+        self.meeting = Meeting(stay.connection, room, stay.domain, on_event=self._meeting_event)
         #: The rooms of the meeting, once there are breakout rooms.
         self.rooms: tuple[BreakoutRoom, ...] = ()
         stay.own.may_unmute = self._may_unmute

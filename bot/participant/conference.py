@@ -14,6 +14,7 @@ from bot.errors import (
     MediaLostError,
     MembersOnlyError,
     MovedError,
+    PromotedError,
     RoomDestroyedError,
     RoomError,
     RoomRestrictedError,
@@ -28,7 +29,8 @@ from bot.participant.sources import SourceState
 from bot.participant.states import State
 from bot.participant.stay import Stay
 from bot.xmpp import features
-from bot.xmpp.focus import ConferenceRequest, FocusUnavailableError, ask_focus
+from bot.xmpp.connection import IqRequest
+from bot.xmpp.focus import ConferenceAnswer, ConferenceRequest, FocusUnavailableError, ask_focus
 from bot.xmpp.lobby import Admitted, Lobby
 from bot.xmpp.occupants import (
     OccupantChanged,
@@ -38,6 +40,8 @@ from bot.xmpp.occupants import (
 )
 from bot.xmpp.presence import RoomPresence
 from bot.xmpp.room import Room, RoomEvent
+from bot.xmpp.stanza_errors import StanzaError
+from bot.xmpp.visitors import VISITORS, read_promotion
 
 #: Seconds between two conference requests while the focus does not answer, and while it is on its way to the room.
 FOCUS_PATIENCE = 10.0
@@ -63,7 +67,11 @@ class Conference:
         self._focus_answered = False
         self._focus_patience = FOCUS_PATIENCE
         self._over: asyncio.Future[BotError] = asyncio.get_running_loop().create_future()
-        self.room = Room(stay.connection, room_jid or stay.config.room_jid, on_event=self._room_event)
+        address = room_jid or stay.entrance.room_jid(stay.config)
+        self._asks_focus = stay.entrance.asks_focus
+        #: Only who comes as others do, and into the main room, may be made a visitor.
+        self._may_visit = room_jid is None and settings.visitors == "follow"
+        self.room = Room(stay.connection, address, on_event=self._room_event)
         self.own = stay.own
         self._published = False
         self.session = FocusSession(
@@ -81,9 +89,12 @@ class Conference:
             stay.connection.endpoint_id,
             on_presence=self._own_changed,
             on_video_types=self.session.bridge.published,
+            receive_only=stay.visitor,
         )
         #: What we do and hear among the others.
         self.citizen = Citizen(stay, self.room, on_move=self.move)
+        if stay.visitor:
+            stay.connection.on_iq(VISITORS, self._answered)
         stay.connection.on_iq(features.DISCO_INFO, lambda ask: features.disco_answer(ask.payload, self._features))
 
     def __repr__(self) -> str:
@@ -126,15 +137,25 @@ class Conference:
 
     async def _enter(self) -> bool:
         """Ask for the focus and enter; False where only the focus may create the room, and is not there yet."""
-        await self._ask_focus()
-        self._stay.on_phase("focus")
+        if self._asks_focus:
+            answer = await self._ask_focus(visitors=self._may_visit)
+            self._stay.on_phase("focus")
+            if answer is not None and not answer.ready and (answer.vnode is not None or not answer.live):
+                self._wait_until_live(answer)
+                return False
         try:
             await self._join_room()
         except RoomRestrictedError:
-            if self._focus_answered:
+            if self._focus_answered or not self._asks_focus:
                 raise
             return False
         return True
+
+    def _wait_until_live(self, answer: ConferenceAnswer) -> None:
+        """Stay outside: visitors are let in later, or the node is not ready yet."""
+        if not answer.live:
+            self._focus_patience = FOCUS_PATIENCE
+            self._stay.emit(events.MeetingNotLive, delay=FOCUS_PATIENCE)
 
     async def _join_room(self) -> None:
         """Enter, by way of the lobby where the room has one. Raises RoomError."""
@@ -148,7 +169,8 @@ class Conference:
             admitted = await self._wait_in_lobby(error.lobby)
             self._stay.on_state(State.JOINING)
             # The focus leaves a room that nobody enters: it is asked again after what may have been long.
-            await self._ask_focus()
+            if self._asks_focus:
+                await self._ask_focus()
             await self.room.join(
                 self._presence(), password=admitted.password or password, timeout=settings.join_timeout
             )
@@ -191,7 +213,7 @@ class Conference:
 
     async def _watch_focus(self) -> None:
         while True:
-            if self.room.occupants.focus is None and not self._focus_answered:
+            if self._asks_focus and self.room.occupants.focus is None and not self._focus_answered:
                 await self._ask_focus()
             await asyncio.sleep(self._focus_patience)
 
@@ -247,17 +269,31 @@ class Conference:
 
     # --- joining ---
 
-    async def _ask_focus(self) -> None:
-        request = ConferenceRequest(self.room.jid, self._machine_uid, token=self._connection.token)
+    async def _ask_focus(self, *, visitors: bool = False) -> ConferenceAnswer | None:
+        """Ask it; None where it does not answer. With ``visitors`` it may raise VisitorRedirectError."""
+        request = ConferenceRequest(
+            self.room.jid, self._machine_uid, token=self._connection.token, visitors=visitors
+        )
         try:
             answer = await ask_focus(self._connection, self._stay.config.focus, request)
         except FocusUnavailableError as error:
             self._focus_patience = FOCUS_PATIENCE
             self._stay.emit(events.FocusUnavailable, cause=str(error))
+            return None
+        # Not ready yet: it is about to enter the room, for whoever asked a moment before us.
+        self._focus_answered = answer.ready
+        self._focus_patience = FOCUS_MOMENT
+        return answer
+
+    def _answered(self, request: IqRequest) -> None:
+        """Hear whether our raised hand opens the main room; only the room's word counts."""
+        answer = read_promotion(request.payload) if request.sender == self.room.jid else None
+        if answer is None:
+            raise StanzaError("not-allowed", "no answer of the room to a raised hand", kind="auth")
+        if answer.allowed:
+            self._end(PromotedError("The main room is open to us", username=answer.username))
         else:
-            # Not ready yet: it is about to enter the room, for whoever asked a moment before us.
-            self._focus_answered = answer.ready
-            self._focus_patience = FOCUS_MOMENT
+            self._stay.emit(events.PromotionRefused)
 
     def _presence(self) -> RoomPresence:
         """Our presence; SourceInfo names our sources from the first session on, as web clients do it."""

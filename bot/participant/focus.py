@@ -86,7 +86,7 @@ class FocusSession:
         self._p2p = TokenBucket(P2P_RATE, P2P_BURST)
         self._sources = RemoteSources()
         self._restarts = RestartBudget()
-        self._turn = TurnLookup(stay.settings, stay.connection, clock=stay.clock)
+        self._turn = TurnLookup(stay.settings, stay.connection, domain=stay.domain, clock=stay.clock)
         self._task: asyncio.Future[None] | None = None
         self._publication: Publication | None = None
         #: When the last packet of a session that was lost came, None while nothing is missed.

@@ -81,6 +81,8 @@ class OwnMedia:
         self._lock = asyncio.Lock()
         self._removals: set[asyncio.Task[None]] = set()
         self._endpoint = ""
+        #: A visitor's stay: nothing is published, and nothing said of what could be.
+        self._receive_only = False
         self._on_presence: Callable[[], None] = _nothing
         self._on_video_types: Callable[[], None] = _nothing
         self._removed: set[str] = set()
@@ -102,7 +104,8 @@ class OwnMedia:
     @property
     def source_info(self) -> dict[str, object]:
         """Jitsi's SourceInfo for our presence, by source name."""
-        return {f"{self._endpoint}-{source.label}": source.info for source in self._sources.values()}
+        shown = () if self._receive_only else self._sources.values()
+        return {f"{self._endpoint}-{source.label}": source.info for source in shown}
 
     # --- what a participant does ---
 
@@ -164,9 +167,19 @@ class OwnMedia:
 
     # --- what its stays and sessions do ---
 
-    def enter(self, endpoint: str, *, on_presence: Callable[[], None], on_video_types: Callable[[], None]) -> None:
-        """Take part in another stay, as ``endpoint``: who tells the room, and who the bridge, what changes."""
-        self._endpoint = endpoint
+    def enter(
+        self,
+        endpoint: str,
+        *,
+        on_presence: Callable[[], None],
+        on_video_types: Callable[[], None],
+        receive_only: bool = False,
+    ) -> None:
+        """Take part in another stay, as ``endpoint``: who tells the room, and who the bridge, what changes.
+
+        With ``receive_only`` nothing is published in it; what is set meanwhile is for later stays.
+        """
+        self._endpoint, self._receive_only = endpoint, receive_only
         self._on_presence, self._on_video_types = on_presence, on_video_types
 
     def leave(self) -> None:
@@ -177,6 +190,8 @@ class OwnMedia:
 
     def start(self) -> Sequence[LocalSource]:
         """Make the tracks that the settings ask for, unless they are there. Raises ConfigurationError."""
+        if self._receive_only:
+            return ()
         for source in self._sources.values():
             if source.untouched:
                 source.untouched = False
@@ -189,6 +204,8 @@ class OwnMedia:
     def publish(self, publication: Publication) -> None:
         """Take part in another media session, with all sources; one before it is over."""
         self.withdraw()
+        if self._receive_only:
+            return
         self._publication = publication
         for source in self._sources.values():
             source.feed.paused = False

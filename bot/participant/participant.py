@@ -18,21 +18,26 @@ from bot import events
 from bot.bridge.decode import OnFrame
 from bot.bridge.streams import RemoteStream
 from bot.errors import (
+    ActionRefusedError,
     BotError,
     ConnectionFailedError,
     MediaLostError,
     MovedError,
+    PromotedError,
     ResumeRefusedError,
     RoomError,
+    VisitorRedirectError,
 )
 from bot.participant.conference import Conference
 from bot.participant.config import ParticipantConfig
+from bot.participant.entrance import MAIN, Entrance, redirected
 from bot.participant.layout import Wishes
 from bot.participant.own import OwnMedia
 from bot.participant.retry import RejoinPause, Sleep, join_policy, resume_policy
 from bot.participant.states import FINAL, State, StateGraph
 from bot.participant.stay import Profile, Stay
 from bot.participant.timing import PhaseTimer
+from bot.xmpp.address import redact
 from bot.xmpp.breakout import SWITCH_ROOM
 from bot.xmpp.connection import ConnectionLost, XmppConfig, XmppConnection
 from bot.xmpp.keepalive import keep_alive
@@ -95,6 +100,7 @@ class Participant:
         self._stopping = asyncio.Event()
         self._connection: XmppConnection | None = None
         self._conference: Conference | None = None
+        self._entrance = MAIN
 
     def __repr__(self) -> str:
         return f"<Participant {self.config.name} in {self.config.room}: {self.state}>"
@@ -108,6 +114,11 @@ class Participant:
     def in_room(self) -> bool:
         """Whether the room has the participant among its occupants."""
         return self._graph.in_room and self._conference is not None and self._conference.joined
+
+    @property
+    def visitor(self) -> bool:
+        """Whether it is, or is about to be, a visitor: it sees and hears, and sends nothing."""
+        return self._entrance.node is not None
 
     @property
     def conference(self) -> Conference | None:
@@ -178,8 +189,17 @@ class Participant:
             lost = await self._stay()
             if lost is None:
                 return
-            follow = self._move(lost) if isinstance(lost, MovedError) else self._come_back(lost)
-            joined = await self._until_stopped(follow)
+            joined = await self._until_stopped(self._go_on(lost))
+
+    async def _go_on(self, lost: ConnectionLost | MovedError | PromotedError) -> None:
+        """Do what follows a stay that ended."""
+        match lost:
+            case MovedError():
+                await self._move(lost)
+            case PromotedError():
+                await self._promoted(lost)
+            case _:
+                await self._come_back(lost)
 
     async def _until_stopped(self, work: Any) -> bool:
         """Run ``work`` unless ``stop`` comes first; True when it ended by itself."""
@@ -204,11 +224,21 @@ class Participant:
                 await self._join_once()
 
     async def _join_once(self) -> None:
+        """Join the main room, or as a visitor where the focus says so."""
+        try:
+            await self._enter(MAIN)
+        except VisitorRedirectError as error:
+            entrance = redirected(self.config, error)
+            assert entrance.node is not None
+            self._emit(events.RedirectedToVisitorNode, node=entrance.node.name, domain=entrance.node.domain)
+            await self._enter(entrance)
+
+    async def _enter(self, entrance: Entrance) -> None:
+        self._entrance = entrance
         self._to(State.CONNECTING)
         self._timer.restart()
-        settings = self.config.settings
-        self._emit(events.ConnectionCreating, url=settings.ws_url)
-        connection = self._connection = self._connect(self._xmpp_config(), self._phase)
+        self._emit(events.ConnectionCreating, url=redact(entrance.url(self.config)))
+        connection = self._connection = self._connect(entrance.xmpp(self.config), self._phase)
         try:
             await connection.connect()
             self._emit(
@@ -236,6 +266,7 @@ class Participant:
             own=self.own,
             wishes=self._wishes,
             profile=self._profile,
+            entrance=self._entrance,
             sleep=self._sleep,
             clock=self._clock,
             on_frame=self._on_frame,
@@ -252,7 +283,7 @@ class Participant:
 
     # --- staying ---
 
-    async def _stay(self) -> ConnectionLost | MovedError | None:
+    async def _stay(self) -> ConnectionLost | MovedError | PromotedError | None:
         """Stand in the room until something ends that: None for ``stop``, else how it was lost, or where to go."""
         if self._connection is None or self._conference is None:
             raise RuntimeError("a participant stays only in a room that it joined")
@@ -300,7 +331,14 @@ class Participant:
         self._emit(events.ConnectionRecovered, how=how, seconds=self._clock() - began)
 
     def move_to_room(self, room_jid: str | None = None) -> None:
-        """Go to another room of the meeting on the same connection; None is the room of the settings."""
+        """Go to another room of the meeting on the same connection; None is the room of the settings.
+
+        Raises ActionRefusedError for a visitor: his server has the one room.
+        """
+        if self.visitor:
+            raise ActionRefusedError(
+                "A visitor can't go to another room of the meeting", hint="raise the hand first"
+            )
         if self._conference is not None:
             self._conference.move(room_jid or self.config.room_jid)
 
@@ -321,6 +359,23 @@ class Participant:
             await self._come_back(ConnectionLost(f"{moved.room_jid} can't be entered: {error}", resumable=False))
         else:
             self._emit(events.MovedToRoom, address=moved.room_jid, seconds=self._clock() - began)
+
+    async def _promoted(self, promoted: PromotedError) -> None:
+        """Leave the visitor node for the main room; where that fails, come anew."""
+        began = self._clock()
+        self._profile.raised_hand = None
+        if self._conference is not None:
+            await self._conference.leave(self.config.settings.leave_timeout)
+        await self._drop()
+        try:
+            await self._enter(Entrance(username=promoted.username))
+        except BotError as error:
+            delay = self._pause.after(began - self._joined_at)
+            self._attempt_event(1, error, delay)
+            await self._sleep(delay)
+            await self._join()
+        else:
+            self._emit(events.PromotedToParticipant, seconds=self._clock() - began)
 
     async def _resume(self, lost: ConnectionLost) -> None:
         connection = self._connection
@@ -397,20 +452,6 @@ class Participant:
             # A broken receiver of events (metrics, web-hook) never touches the call.
             log.exception("An event receiver failed", event_name="event_receiver_failed", failed=event.name)
 
-    def _xmpp_config(self) -> XmppConfig:
-        settings = self.config.settings
-        return XmppConfig(
-            url=settings.ws_url,
-            domain=settings.login_domain,
-            room=self.config.room,
-            username=settings.username,
-            password=settings.password.get_secret_value() if settings.password else None,
-            token=self.config.token,
-            ca_file=settings.ca_file,
-            phase_timeout=settings.connect_timeout,
-            ping_interval=settings.ping_interval,
-        )
-
 
 async def _unless_lost(connection: XmppConnection, work: Coroutine[Any, Any, None]) -> None:
     """Do ``work``; raises ConnectionFailedError as soon as the connection is lost, whatever is waited for."""
@@ -424,12 +465,12 @@ async def _unless_lost(connection: XmppConnection, work: Coroutine[Any, Any, Non
         await _end_tasks(task, lost)
 
 
-def _why_over(removed: asyncio.Future[None]) -> ConnectionLost | MovedError:
+def _why_over(removed: asyncio.Future[None]) -> ConnectionLost | MovedError | PromotedError:
     """A stay that ended for want of media is as good as a lost connection; what is no move either is raised."""
     try:
         removed.result()
-    except MovedError as moved:
-        return moved
+    except (MovedError, PromotedError) as followed:
+        return followed
     except MediaLostError as error:
         return ConnectionLost(str(error), resumable=False)
     raise RuntimeError("a stay ended without a reason")

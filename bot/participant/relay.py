@@ -19,18 +19,23 @@ _UNKNOWN: dict[tuple[str, str], float] = {}
 
 
 class TurnLookup:
-    """Finds the server for each media session of one connection: a deployment's credentials last for a while."""
+    """Finds the server for each media session of one connection: a deployment's credentials last for a while.
+
+    ``domain`` is asked, the one of the settings unless another is given.
+    """
 
     def __init__(
         self,
         settings: Settings,
         connection: XmppConnection,
         *,
+        domain: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         unknown: dict[tuple[str, str], float] | None = None,
     ) -> None:
         self._settings = settings
         self._connection = connection
+        self._domain = domain or settings.domain
         self._clock = clock
         self._unknown = _UNKNOWN if unknown is None else unknown
 
@@ -53,10 +58,10 @@ class TurnLookup:
         return found
 
     async def _ask(self) -> TurnServer | None:
-        deployment = self._settings.ws_url, self._settings.domain
+        deployment = self._settings.ws_url, self._domain
         if self._clock() < self._unknown.get(deployment, -inf):
             return None
-        services = await request_services(self._connection, self._settings.domain)
+        services = await request_services(self._connection, self._domain)
         if services is None:
             self._unknown[deployment] = self._clock() + UNKNOWN_TIME
         return choose(item.turn for item in services or ())

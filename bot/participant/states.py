@@ -46,6 +46,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
             {
                 State.RETRYING,
                 State.RESUMING,
+                State.CONNECTING,  # to the visitor node that the focus redirects to
                 State.WAITING_IN_LOBBY,
                 State.WAITING_FOR_FOCUS,
                 State.WAITING_FOR_PEERS,

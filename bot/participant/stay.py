@@ -11,6 +11,7 @@ from typing import Protocol
 from bot import events
 from bot.bridge.decode import OnFrame
 from bot.participant.config import ParticipantConfig
+from bot.participant.entrance import MAIN, Entrance
 from bot.participant.layout import Wishes
 from bot.participant.own import OwnMedia
 from bot.participant.retry import Sleep
@@ -49,6 +50,7 @@ class Stay:
     own: OwnMedia
     wishes: Wishes
     profile: Profile = field(default_factory=Profile)
+    entrance: Entrance = MAIN
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     on_frame: OnFrame | None = None
@@ -57,3 +59,13 @@ class Stay:
     def settings(self) -> Settings:
         """The settings of the process."""
         return self.config.settings
+
+    @property
+    def visitor(self) -> bool:
+        """Whether it is a visitor's stay: it sees and hears, and publishes nothing."""
+        return self.entrance.node is not None
+
+    @property
+    def domain(self) -> str:
+        """The domain of the server that it stays at."""
+        return self.entrance.domain(self.config)

@@ -11,7 +11,7 @@ WEBSOCKET_PATH = "/xmpp-websocket"
 #: The HTTPS page of docker-jitsi-meet's web container; its HTTP port 8000 is what proxies the WebSocket.
 HTTPS_PAGE_PORT = 8443
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-_SECRETS = frozenset({"token", "jwt", "pwd", "password", "previd"})
+_SECRETS = frozenset({"token", "jwt", "pwd", "password", "previd", "customusername"})
 
 
 def is_loopback(host: str | None) -> bool:

@@ -15,6 +15,7 @@ import aiohttp
 from bot.errors import BotError, FocusError, NotAuthorizedError, VisitorRedirectError
 from bot.xmpp.connection import XmppConnection
 from bot.xmpp.stanza_errors import IqTimeoutError, StanzaError
+from bot.xmpp.visitors import VERSION, VERSION_PROPERTY
 from bot.xmpp.websocket import ssl_context
 
 NS = "http://jitsi.org/protocol/focus"
@@ -53,18 +54,28 @@ class ConferenceAnswer:
     vnode: str | None = None
     session_id: str | None = None
 
+    @property
+    def live(self) -> bool:
+        """Whether the meeting takes visitors by now; it does unless the focus says no, as with web clients."""
+        return self.properties.get("live") != "false"
+
 
 @dataclass(frozen=True, slots=True)
 class ConferenceRequest:
     """What is asked. ``machine_uid`` tells a machine's sessions from others'; ``token`` is the JWT of the login.
 
-    No ``visitors-version`` among ``properties``: who names one may be sent to a visitor node.
+    With ``visitors`` the focus may send us to a visitor node; without it, it lets us into the main room.
     """
 
     room: str
     machine_uid: str
     token: str | None = None
-    properties: Mapping[str, str] = field(default_factory=lambda: {"rtcstatsEnabled": "false"})
+    visitors: bool = False
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """What the focus shall know of us and want of the conference."""
+        return {"rtcstatsEnabled": "false"} | ({VERSION_PROPERTY: VERSION} if self.visitors else {})
 
     def to_xml(self) -> ET.Element:
         """The ``<conference/>`` of an IQ."""
@@ -160,8 +171,11 @@ def _not_authorized(said: str) -> NotAuthorizedError:
 
 
 def _accepted(answer: ConferenceAnswer) -> ConferenceAnswer:
-    if answer.vnode is not None:
-        raise VisitorRedirectError(f"The focus redirects to the visitor node {answer.vnode} ({answer.focus_jid})")
+    """An answer that is not ready counts for nothing but that, as with web clients."""
+    if answer.vnode is not None and answer.ready:
+        raise VisitorRedirectError(
+            f"The focus redirects to the visitor node {answer.vnode} ({answer.focus_jid})", vnode=answer.vnode
+        )
     return answer
 
 
