@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Coroutine
@@ -18,7 +17,7 @@ from bot import __version__, logs
 from bot.errors import BotError, ConfigurationError, WrongAddressError
 from bot.participant.config import expand
 from bot.participant.own import check_media
-from bot.service import runner
+from bot.service import loops, runner
 from bot.service.runner import Outcome
 from bot.settings import Settings, environment_name, load
 from bot.xmpp.address import xmpp_websocket_url
@@ -59,6 +58,7 @@ Duration = Annotated[float | None, _option("duration", "--duration")]
 LogLevel = Annotated[str | None, _option("log_level", "--log-level")]
 LogFormat = Annotated[str | None, _option("log_format", "--log-format")]
 EmbeddedPort = Annotated[int | None, _option("embedded_port", "--embedded-port", "--port")]
+Processes = Annotated[str | None, _option("processes", "--processes")]
 HttpPort = Annotated[int | None, _option("http_port", "--http-port")]
 
 
@@ -108,6 +108,7 @@ def run(
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     http_port: HttpPort = None,
+    processes: Processes = None,
     embedded: Annotated[
         bool,
         typer.Option("--embedded", help="Start an embedded Jitsi on loopback and join that: two bots, no set-up"),
@@ -132,6 +133,7 @@ def run(
         log_level=log_level,
         log_format=log_format,
         http_port=http_port,
+        processes=processes,
         embedded_port=embedded_port,
     )
     if not embedded:
@@ -161,7 +163,7 @@ def _run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     if unused := _unused(settings):
         structlog.get_logger(__name__).warning(unused, event_name="settings_unused")
     try:
-        return asyncio.run(work)
+        return loops.run(work)
     except ConfigurationError as error:
         _fail(error, EXIT_USAGE)
     except KeyboardInterrupt:

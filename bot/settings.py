@@ -15,6 +15,7 @@ from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -35,6 +36,12 @@ SECRETS = (*FILE_SECRETS, "token")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _number_or_auto(value: object) -> object:
+    return 0 if isinstance(value, str) and value.strip().lower() == "auto" else value
+
+
 #: What stands before the path of a file to publish.
 FILE = "file:"
 
@@ -227,6 +234,9 @@ class Settings(BaseSettings):
     leave_timeout: Seconds = Field(default=5.0, description="Longest wait for our own leave to be seen")
 
     # --- process ---
+    processes: Annotated[int, Field(ge=0, le=256), BeforeValidator(_number_or_auto)] = Field(
+        default=1, description="Processes that share the participants; auto = one for each core"
+    )
     http_host: str = Field(default="127.0.0.1", description="Address of /healthz, /readyz and /metrics")
     http_port: Port = Field(default=8080, description="Port of /healthz, /readyz and /metrics; 0 = any free one")
     embedded_port: Port | None = Field(

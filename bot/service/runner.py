@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from bot.participant.participant import Participant
 from bot.service.http import HealthServer
 from bot.service.live import LiveTable
 from bot.service.metrics import Metrics
+from bot.service.processes import ProcessPool, number_of_processes
 from bot.service.report import Sampler, emit_statistics
 from bot.service.supervisor import Supervisor
 from bot.settings import Settings
@@ -86,7 +88,7 @@ async def run_participants(settings: Settings, *, daemon: bool, console: Console
 
     configs = expand(settings)
     await asyncio.to_thread(check_media, configs)
-    supervisor = Supervisor(configs, _participant, emit, restart=daemon, cool_down=settings.cool_down)
+    supervisor = _crew(settings, configs, emit, daemon=daemon, console=console)
     async with AsyncExitStack() as stack:
         if daemon:
             server = HealthServer(
@@ -186,14 +188,41 @@ def _participant(config: ParticipantConfig, emit: events.EventSink) -> Participa
     return Participant(config, emit=emit)
 
 
-async def _report(supervisor: Supervisor[Participant], interval: float, emit: events.EventSink) -> None:
+def _crew(
+    settings: Settings,
+    configs: list[ParticipantConfig],
+    emit: events.EventSink,
+    *,
+    daemon: bool,
+    console: Console | None,
+) -> Supervisor[Participant] | ProcessPool:
+    """All participants in this process, or spread over several."""
+    count = number_of_processes(settings.processes, len(configs))
+    if count == 1:
+        return Supervisor(configs, _participant, emit, restart=daemon, cool_down=settings.cool_down)
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    return ProcessPool(
+        configs,
+        emit,
+        count=count,
+        restart=daemon,
+        cool_down=settings.cool_down,
+        interval=LIVE_INTERVAL if console is not None else settings.statistics_interval,
+        log_level=settings.log_level,
+        log_format="json" if as_json else "console",
+    )
+
+
+async def _report(
+    supervisor: Supervisor[Participant] | ProcessPool, interval: float, emit: events.EventSink
+) -> None:
     sampler = Sampler(time.monotonic())
     while interval:
         await asyncio.sleep(interval)
         emit_statistics(sampler.rows(supervisor.participants, time.monotonic()), emit)
 
 
-async def _show(supervisor: Supervisor[Participant], console: Console) -> None:
+async def _show(supervisor: Supervisor[Participant] | ProcessPool, console: Console) -> None:
     sampler = Sampler(time.monotonic())
     with LiveTable(console) as table:
         while True:

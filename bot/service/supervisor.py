@@ -71,6 +71,11 @@ class Supervisor(Generic[R]):
         return tuple(self._current[index] for index in sorted(self._current))
 
     @property
+    def current(self) -> dict[int, R]:
+        """The participants of now, by the place of their configuration."""
+        return dict(self._current)
+
+    @property
     def expected(self) -> int:
         """How many participants there shall be."""
         return len(self._configs)
