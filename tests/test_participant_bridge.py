@@ -101,6 +101,11 @@ class Bench:
         )
         self.dialogue = BridgeDialogue(stay, cast("OwnMedia", self.own), self.sources, on_map=self.maps.append)
 
+    def look(self, **changes: Any) -> None:
+        """Wish for another layout, as a participant does."""
+        self.wishes.set_layout(**changes)
+        self.dialogue.refresh()
+
     async def hold(self) -> asyncio.Task[None]:
         """Hold a session's channel until it is open."""
         task = asyncio.create_task(self.dialogue.hold(cast("MediaSession", Media(self.channel))))
@@ -157,16 +162,16 @@ async def test_a_session_without_a_channel_is_no_fault() -> None:
 async def test_a_layout_goes_out_at_once_and_only_when_it_is_another() -> None:
     bench = Bench()
     task = await bench.hold()
-    bench.dialogue.set_layout(mode="stage", height=720, stage=("abc",))
-    bench.dialogue.set_layout(mode="stage")
+    bench.look(mode="stage", height=720, stage=("abc",))
+    bench.look(mode="stage")
     assert len(bench.channel.constraints()) == 2
     assert bench.channel.constraints()[-1]["onStageSources"] == ["abc-v0"]
     with pytest.raises(TypeError, match="nonsense"):
-        bench.dialogue.set_layout(nonsense=1)
+        bench.look(nonsense=1)
     with pytest.raises(ValueError, match="known are tile, stage"):
-        bench.dialogue.set_layout(mode="cinema")
+        bench.look(mode="cinema")
     await end(task)
-    bench.dialogue.set_layout(mode="audio-only")  # nobody hears it now: the next channel does
+    bench.look(mode="audio-only")  # nobody hears it now: the next channel does
     bench.channel = Channel()
     task = await bench.hold()
     assert [item["lastN"] for item in bench.channel.constraints()] == [0]
@@ -178,7 +183,7 @@ async def test_layouts_that_change_all_the_time_wait_for_each_other(monkeypatch:
     bench = Bench(layout="custom")
     task = await bench.hold()
     for height in range(1, 101):
-        bench.dialogue.set_layout(height=height)
+        bench.look(height=height)
     assert len(bench.channel.constraints()) == 1 + bridge.MAX_CHANGES
     bench.now += 1.0
     await until(lambda: bench.channel.constraints()[-1]["defaultConstraints"] == {"maxHeight": 100})

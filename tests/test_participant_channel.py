@@ -1,12 +1,14 @@
 """The keeper of a bridge channel, with a scripted channel and an injected clock."""
 
 import asyncio
+import random
 
 import pytest
 
 from bot.bridge.channel import Message
 from bot.errors import BridgeChannelError
 from bot.participant.channel import MAX_PAUSE, ChannelKeeper
+from bot.participant.retry import REAL_STAY, RejoinPause
 
 
 class ScriptedChannel:
@@ -39,6 +41,13 @@ class ScriptedChannel:
         self.lose()
 
 
+class Certain(random.Random):
+    """Chance that always says a half."""
+
+    def random(self) -> float:
+        return 0.5
+
+
 class Keeping:
     """A keeper at work: what it said, how long it slept, on a clock that only its sleeps move."""
 
@@ -53,6 +62,7 @@ class Keeping:
             timeout=7.0,
             sleep=self._sleep,
             clock=lambda: self.now,
+            pause=RejoinPause(Certain()),
         )
 
     async def _sleep(self, seconds: float) -> None:
@@ -72,11 +82,26 @@ async def test_a_lost_websocket_is_opened_again_with_growing_pauses_and_tells_ho
     keeping = Keeping(channel)
     task = asyncio.create_task(keeping.keeper.run())
     await channel.opened.wait()
+    await asyncio.sleep(0)
+    keeping.now += REAL_STAY
     channel.lose()
     await channel.opened.wait()
     await ended(task)
     assert keeping.said == [0.0, "the bridge closed it, or the connection was lost", 3.0]
     assert keeping.slept == [1.0, 2.0]
+
+
+async def test_a_bridge_that_closes_each_channel_at_once_is_given_ever_more_time() -> None:
+    channel = ScriptedChannel("websocket", [True] * 9)
+    keeping = Keeping(channel)
+    task = asyncio.create_task(keeping.keeper.run())
+    for _ in range(8):
+        await channel.opened.wait()
+        await asyncio.sleep(0)
+        channel.lose()
+    await channel.opened.wait()
+    await ended(task)
+    assert keeping.slept == [0.5, 0.75, 1.5, 3.0, 6.0, 12.0, 22.5, 22.5]
 
 
 async def test_a_first_try_that_fails_is_told_once() -> None:

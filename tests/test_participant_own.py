@@ -206,7 +206,7 @@ async def test_what_the_bridge_does_not_want_is_not_encoded() -> None:
         await call.told_height("v0", 360)
         await call.flowing("v0")
         assert call.two.conference is not None
-        call.two.conference.set_layout(last_n=0)
+        call.two.set_layout(last_n=0)
         await call.told_height("v0", 0)
         track = call.own.sources[1].feed.track
         assert isinstance(track, SyntheticVideoTrack)
@@ -215,7 +215,7 @@ async def test_what_the_bridge_does_not_want_is_not_encoded() -> None:
         await call.flowing("a0", 20)
         assert track._pacer._next == drawn
         assert call.shown["v0"] == {"muted": False}
-        call.two.conference.set_layout(last_n=-1)
+        call.two.set_layout(last_n=-1)
         await until(lambda: len(call.of("v0")) > count)
         assert call.of("v0")[count].starts_key
         heights = [item["max_height"] for item in call.told(events.SenderConstraintsChanged)]

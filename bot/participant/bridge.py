@@ -134,11 +134,6 @@ class BridgeDialogue:
 
     # --- what we want ---
 
-    def set_layout(self, **changes: Any) -> None:
-        """Look at something else: fields of :class:`bot.participant.layout.Layout`; holds for later bridges."""
-        self._wishes.set_layout(**changes)
-        self.refresh()
-
     def refresh(self) -> None:
         """Tell the bridge what is wished now: at once, unless that changes all the time."""
         if self._changes.take(self._stay.clock()):

@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from bot.bridge.channel import BridgeChannel
 from bot.errors import BridgeChannelError
-from bot.participant.retry import Sleep
+from bot.participant.retry import REAL_STAY, RejoinPause, Sleep
 
 #: Longest pause in seconds between two tries; media flows meanwhile, so there is no last one.
 MAX_PAUSE = 30.0
@@ -20,7 +20,8 @@ class ChannelKeeper:
     """Opens ``channel``, and again after a loss. ``run`` lasts until it is cancelled.
 
     ``on_open(seconds)`` hears how long it was away (0 the first time) and is the place to greet the bridge;
-    ``on_lost(cause)`` hears of each loss, and of a first try that failed, once.
+    ``on_lost(cause)`` hears of each loss, and of a first try that failed, once. What lived shortly is opened again
+    after a ``pause``: a bridge that closes each channel soon must not be asked all the time.
     """
 
     def __init__(
@@ -32,7 +33,9 @@ class ChannelKeeper:
         timeout: float,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        pause: RejoinPause | None = None,
     ) -> None:
+        self._pause = pause or RejoinPause()
         self._channel = channel
         self._on_open = on_open
         self._on_lost = on_lost
@@ -47,10 +50,14 @@ class ChannelKeeper:
         try:
             while True:
                 await self._open(again=again)
+                opened = self._clock()
                 await self._channel.wait_closed()
                 self._lost("the bridge closed it, or the connection was lost")
                 if not again:
                     return
+                pause = self._pause.after(lived := self._clock() - opened)
+                if lived < REAL_STAY:
+                    await self._sleep(pause)
         except BridgeChannelError as error:
             self._lost(str(error))
 

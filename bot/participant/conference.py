@@ -111,10 +111,6 @@ class Conference:
         presence = {item.endpoint: item.sources for item in self.room.occupants.others}
         return self.session.remote_sources(presence)
 
-    def set_layout(self, **changes: Any) -> None:
-        """Look at something else, now and in later sessions: fields of :class:`bot.participant.layout.Layout`."""
-        self.session.bridge.set_layout(**changes)
-
     async def join(self) -> None:
         """Ask for the focus, enter the room, make the tracks. A focus that is away is waited for."""
         while not await self._enter():
