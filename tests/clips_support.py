@@ -1,4 +1,4 @@
-"""The other end of a clip's payloads: back to encoded frames by what RFCs say, and to pictures by real decoders."""
+"""The other end of a clip: payloads back to encoded frames by what RFCs say, and to pictures by real decoders."""
 
 from __future__ import annotations
 
