@@ -1,0 +1,1 @@
+"""The shared media engine: one pacer and one receiver for all participants of an event loop."""
