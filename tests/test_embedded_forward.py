@@ -71,14 +71,6 @@ def test_what_is_broken_or_not_the_senders_own_is_counted_and_dropped(data: byte
     assert forwarder.ignored == 1
 
 
-def test_the_layers_of_simulcast_that_nobody_was_told_of_are_dropped() -> None:
-    forwarder = room("one", "two")
-    video = MediaSources((Source(1), Source(2)), (SourceGroup("SIM", (1, 2)),))
-    forwarder.set_sources("one", SourceMap(video=video))
-    assert len(forward(forwarder, "one", packet(1))) == 1
-    assert forward(forwarder, "one", packet(2)) == forward(forwarder, "one", packet(11)) == []
-
-
 def test_who_left_neither_sends_nor_receives() -> None:
     forwarder = room()
     forwarder.remove("one")

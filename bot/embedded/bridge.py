@@ -102,8 +102,8 @@ class Conference:
         self.id = secrets.token_hex(8)
         self.own_ssrc = own_ssrc
         self.endpoints: dict[str, Endpoint] = {}
-        self.forwarder = Forwarder(own_ssrc)
         self.hub = ChannelHub()
+        self.forwarder = Forwarder(own_ssrc, self.hub.height)
         self.speaker = SpeakerDetector()
 
     def deliver(self, packets: Packets) -> None:
@@ -223,7 +223,7 @@ class Bridge:
         header = conference.forwarder.header(sender.name, data)
         if header is None:
             return
-        conference.deliver(conference.forwarder.forward_rtp(sender.name, data, header))
+        conference.deliver(conference.forwarder.forward_rtp(sender.name, data, header, now))
         level = audio_level(data, header, AUDIO_LEVEL_ID) if payload_type == _OPUS else None
         if level is not None and conference.speaker.feed(sender.name, level, now):
             conference.say(conference.hub.speaker(sender.name))

@@ -182,6 +182,11 @@ class ChannelHub:
             for source in _primaries(theirs.sources.video)
         ]
 
+    def height(self, receiver: str, owner: str, source: str) -> int:
+        """Height in pixels that ``receiver`` asks of a source."""
+        state = self._endpoints.get(receiver)
+        return 0 if state is None else _height(state, owner, source)
+
     def _wanted_height(self, owner: str, source: str) -> int:
         heights = [_height(state, owner, source) for name, state in self._endpoints.items() if name != owner]
         return max(heights, default=0)

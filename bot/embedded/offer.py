@@ -39,7 +39,8 @@ _TRANSPORT_CC = RtcpFeedback("transport-cc")
 _H264_PROFILE = {"profile-level-id": "42e01f;level-asymmetry-allowed=1;packetization-mode=1;"}
 
 #: Name, payload type and, for video, the one of its retransmissions.
-_VIDEO_CODECS = (("AV1", 41, 42), ("VP8", 100, 96), ("H264", 107, 99), ("VP9", 101, 97))
+VP8_ID = 100
+_VIDEO_CODECS = (("AV1", 41, 42), ("VP8", VP8_ID, 96), ("H264", 107, 99), ("VP9", 101, 97))
 CLOCK_RATES = MappingProxyType(
     {111: 48_000, 126: 8_000, **{number: 90_000 for _, *both in _VIDEO_CODECS for number in both}}
 )
