@@ -159,6 +159,11 @@ class Settings(BaseSettings):
     )
 
     # --- media ---
+    media_engine: Literal["shared", "aiortc"] = Field(
+        default="shared",
+        description="Who sends and counts media: the process for all its participants together (shared), or "
+        "aiortc for each by itself",
+    )
     audio: AudioSource = Field(
         default="speech", description="Sound to publish: speech, tone, none or file:PATH (looped)"
     )

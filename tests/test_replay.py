@@ -30,7 +30,9 @@ from tests.test_participant_prosody import Seen, participant
 
 #: What a participant says otherwise than when the dialogues were recorded, and why: lines of ``differences`` and
 #: ``channel_differences``. Whoever changes what is said adds them, until the dialogues are recorded anew.
-SINCE: dict[str, str] = {}
+SINCE: dict[str, str] = {
+    "+property name=visitors-version value=1": "redirects to visitor nodes are followed, and the focus must know",
+}
 
 #: States of a participant who comes into a room where somebody is, and leaves it.
 IN_COMPANY = ["connecting", "joining", "waiting_for_peers", "negotiating", "active", "leaving", "left"]

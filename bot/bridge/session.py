@@ -18,7 +18,7 @@ from aiortc.rtcrtpparameters import (
 )
 
 from bot.bridge import rtcp
-from bot.bridge._aiortc import ReportingSender, force_key_frame, make_sender, sent_by
+from bot.bridge._aiortc import OpenSocket, ReportingSender, force_key_frame, make_sender, sent_by
 from bot.bridge.channel import BridgeChannel, Kind, MessageSink, SctpBridgeChannel, pick_channel
 from bot.bridge.decode import Decode, DecodedStream, OnFrame
 from bot.bridge.inbound import InboundMedia
@@ -174,6 +174,7 @@ class MediaSession:
         on_frame: OnFrame | None = None,
         clock: Callable[[], float] = time.monotonic,
         ssrcs: OwnSsrcs | None = None,
+        open_socket: OpenSocket | None = None,
     ) -> None:
         self._offer = offer
         self._on_phase = on_phase
@@ -183,7 +184,12 @@ class MediaSession:
         # One name for all that a participant sends (RFC 3550 section 6.5.1), random (RFC 7022 section 4.2).
         self._cname = secrets.token_urlsafe(12)
         self.transport = MediaTransport(
-            "client", addresses=addresses, relay_only=relay_only, tls=tls, on_phase=on_phase
+            "client",
+            addresses=addresses,
+            relay_only=relay_only,
+            tls=tls,
+            on_phase=on_phase,
+            open_socket=open_socket,
         )
         self.transport.dtls.on_rtp = self._received
         self.transport.dtls.on_rtcp = self._received_rtcp

@@ -12,6 +12,7 @@ from bot import events
 from bot.bridge.channel import BridgeChannel
 from bot.bridge.messages import SourcesMapped
 from bot.bridge.session import MediaSession
+from bot.engine.session import SharedSession
 from bot.errors import BotError, MediaError, MediaLostError
 from bot.jingle import names
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
@@ -253,7 +254,8 @@ class FocusSession:
         self._stay.on_state(State.NEGOTIATING)
         self._report(self._sources.added(offer.sources))
         try:
-            media = self.media = MediaSession(
+            session = SharedSession if settings.media_engine == "shared" else MediaSession
+            media = self.media = session(
                 offer,
                 addresses=settings.ice_addresses,
                 relay_only=settings.use_turn == "relay",
