@@ -18,7 +18,8 @@ from typing import Any, Self
 from aiortc.mediastreams import MediaStreamTrack
 
 from bot import events as contract
-from bot.bridge.decode import DecodedFrame, DecodedStream
+from bot.bridge.decode import DecodedStream
+from bot.bridge.decoder import DecodedFrame
 from bot.bridge.streams import RemoteStream
 from bot.errors import BotError, BridgeMessageError, RoomError
 from bot.media.remote import RemoteTrack, RemoteTracks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
@@ -222,9 +223,10 @@ class Settings(BaseSettings):
         description="Bit/s that the bridge takes for the way to us, where it allows that; -1 = its own estimate",
     )
     receive_audio: bool = Field(default=True, description="Whether the bridge sends sound")
-    decode: Literal["none", "audio", "video", "all"] = Field(
+    decode: str = Field(
         default="none",
-        description="What of the received media is decoded (opus, VP8, H.264); it is counted anyhow",
+        description="What of the received media is decoded (opus, VP8, VP9, H.264, AV1): none, audio, video, all, "
+        "or sample:K for K streams at a time, others each 10 s; it is counted anyhow",
     )
 
     # --- time ---
@@ -277,6 +279,13 @@ class Settings(BaseSettings):
     def _turn_url(cls, value: str | None) -> str | None:
         if value is not None:
             parse_turn_url(value)
+        return value
+
+    @field_validator("decode")
+    @classmethod
+    def _decode(cls, value: str) -> str:
+        if not re.fullmatch(r"none|audio|video|all|sample:([1-9]|[1-5]\d|6[0-4])", value):
+            raise ValueError("is none, audio, video, all, or sample:1 to sample:64")
         return value
 
     @field_validator("codecs")

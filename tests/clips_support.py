@@ -14,7 +14,7 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from numpy.typing import NDArray
 
-from bot.bridge.decode import unpack
+from bot.bridge.depacketize import unpack
 from bot.bridge.rtp import parse_header
 from bot.clips.av1 import read_leb128
 from bot.clips.model import Clip, ClipFrame

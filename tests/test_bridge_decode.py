@@ -13,8 +13,9 @@ from aiortc.codecs.vpx import Vp8Encoder
 from av import AudioFrame, VideoFrame
 from structlog.testing import capture_logs
 
-from bot.bridge import decode, rtcp, rtp
-from bot.bridge.decode import QUEUE, Decode, DecodedFrame, DecodedStream, Decoders
+from bot.bridge import decode, decoder, depacketize, pool, rtcp, rtp
+from bot.bridge.decode import QUEUE, Decode, DecodedStream, Decoders
+from bot.bridge.decoder import DecodedFrame
 from bot.bridge.payloads import PayloadFormat
 from bot.bridge.session import MediaSession
 from bot.jingle.model import Jingle
@@ -24,7 +25,7 @@ from tests.bridge_support import LOOPBACK, call, losing, until
 VP8 = PayloadFormat(100, "video", "vp8", 90_000, nack=True)
 H264 = PayloadFormat(107, "video", "h264", 90_000)
 OPUS = PayloadFormat(111, "audio", "opus", 48_000)
-AV1 = PayloadFormat(41, "video", "av1", 90_000)
+H265 = PayloadFormat(49, "video", "h265", 90_000)
 
 
 class Seen:
@@ -228,9 +229,9 @@ async def test_holes_in_sound_are_skipped_in_time() -> None:
 async def test_what_has_no_decoder_is_said_once_and_counted_only() -> None:
     bench = Bench()
     with capture_logs() as lines:
-        bench.feed(AV1, 1, b"x")
-        bench.feed(AV1, 2, b"x")
-    assert [line["cause"] for line in lines] == ["no decoder for av1"]
+        bench.feed(H265, 1, b"x")
+        bench.feed(H265, 2, b"x")
+    assert [line["cause"] for line in lines] == ["no decoder for h265"]
     assert bench.decoders.get(7) is None
     assert bench.needed == []
     bench.decoders.forget(7)
@@ -248,7 +249,7 @@ async def test_probes_begin_no_stream_and_change_no_codec() -> None:
 
     bench = Bench()
     with capture_logs() as lines:
-        probe(AV1, 1)
+        probe(H265, 1)
         probe(VP8, 2)
     assert lines == []
     assert bench.decoders.get(7) is None
@@ -257,7 +258,7 @@ async def test_probes_begin_no_stream_and_change_no_codec() -> None:
     bench.feed(VP8, 3, key, stamp=3000)
     found = bench.decoders.get(7)
     with capture_logs() as lines:
-        probe(AV1, 4)
+        probe(H265, 4)
         bench.feed(VP8, 5, second, stamp=6000)
     assert lines == []
     assert bench.decoders.get(7) is found
@@ -352,7 +353,7 @@ async def test_a_picture_beyond_the_limit_takes_no_memory(monkeypatch: pytest.Mo
     assert found is not None
     await until(lambda: found.errors == 1)
     assert found.last is None
-    monkeypatch.setattr(decode, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(pool, "MAX_PIXELS", 64 * 48 - 1)
     for fmt, encoder, ssrc in ((VP8, Vp8Encoder(), 8), (H264, H264Encoder(), 9)):
         (packets,) = pictures(encoder, 1)
         for number, body in enumerate(packets):
@@ -362,9 +363,218 @@ async def test_a_picture_beyond_the_limit_takes_no_memory(monkeypatch: pytest.Mo
     await bench.decoders.close()
 
 
+class Room(Bench):
+    """Pictures and sounds of several endpoints (SSRCs 10 and 11 of the first, 20 and 21 of the second …)."""
+
+    def __init__(self, kinds: Decode, **more: Any) -> None:
+        super().__init__(kinds)
+        self.decoders = Decoders(
+            kinds,
+            need_key_frame=lambda *what: self.needed.append(what),
+            wake=self._wake,
+            endpoint_of=lambda ssrc: str(ssrc // 10),
+            **more,
+        )
+        self._key = pictures(Vp8Encoder(), 1)[0][0]
+        self._sound = sound(1)[0]
+        self._sequence = 0
+
+    def packets(self, *ssrcs: int) -> None:
+        """One packet of each, as far as it is wanted."""
+        self._sequence += 1
+        for ssrc in ssrcs:
+            if self.decoders.wants(ssrc):
+                if ssrc % 10:
+                    self.feed(OPUS, self._sequence, self._sound, ssrc=ssrc, stamp=960 * self._sequence)
+                else:
+                    self.feed(VP8, self._sequence, self._key, ssrc=ssrc, stamp=3000 * self._sequence)
+
+    def wanted(self, *ssrcs: int) -> list[int]:
+        return [ssrc for ssrc in ssrcs if self.decoders.wants(ssrc)]
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.decoders.expire(self.now)
+
+
+THREE = (10, 11, 20, 21, 30, 31)
+
+
+async def test_a_sample_is_decoded_and_then_another() -> None:
+    room = Room("sample:2")
+    room.packets(*THREE)
+    assert room.wanted(*THREE) == [10, 11]
+    for _ in range(3):
+        room.passes(2.5)
+        room.packets(*THREE)
+    before = room.decoders.get(10)
+    assert before is not None
+    await until(lambda: before.frames == 4)
+    room.needed.clear()
+    assert room.decoders.next_deadline() == pytest.approx(15.0)
+    room.passes(2.5)
+    assert room.decoders.get(10) is None
+    assert (20, True) in room.needed or (30, True) in room.needed  # asked for before its next packet comes
+    assert room.decoders.totals.frames >= 4  # what ended is counted, too
+    seen = set()
+    for _ in range(6):
+        for _ in range(4):
+            room.packets(*THREE)
+            room.passes(2.5)
+        seen.add(tuple(room.wanted(*THREE)))
+    assert {(10, 11), (20, 21), (30, 31)} <= seen
+    await room.decoders.close()
+
+
+async def test_a_sampled_stream_that_is_silent_makes_room() -> None:
+    room = Room("sample:1")
+    room.packets(10, 20, 30)
+    assert room.wanted(10, 20, 30) == [10]
+    assert room.decoders.next_deadline() == room.now + decode.SILENCE
+    room.passes(decode.SILENCE)
+    assert room.decoders.get(20) is not None
+    assert room.wanted(10, 20, 30) == [10, 20]  # the first is looked at when it comes again
+    room.packets(10)
+    assert room.wanted(10, 20, 30) == [20]
+    room.decoders.forget(20)
+    assert room.decoders.get(30) is not None
+    await room.decoders.close()
+
+
+async def test_all_that_waits_takes_the_place_of_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_DECODED", 2)
+    room = Room("all")
+    with capture_logs() as lines:
+        room.packets(10, 11, 20, 21)
+    assert [line["cause"] for line in lines] == ["there are too many already"]
+    assert (room.wanted(10, 11, 20, 21), room.decoders.next_deadline()) == ([10, 11], float("inf"))
+    room.passes(1000)
+    assert room.wanted(10, 11, 20, 21) == [10, 11]
+    room.decoders.forget(10, 11)
+    assert room.wanted(20, 21) == [20, 21]
+    await room.decoders.close()
+
+
+async def test_a_flood_of_streams_that_nobody_decodes_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_KNOWN", 50)
+    bench = Bench()
+    with capture_logs() as lines:
+        for ssrc in range(200):
+            bench.feed(H265, 1, b"x", ssrc=ssrc)
+        for ssrc in range(1000, 1200):
+            bench.feed(OPUS, 1, b"x", ssrc=ssrc)
+    assert [line["cause"] for line in lines] == ["no decoder for h265", "there are too many already"]
+    assert (len(bench.decoders._refused), len(bench.decoders._formats), len(bench.decoders._jobs)) == (50, 50, 50)
+    await bench.decoders.close()
+
+
+async def test_lines_about_broken_frames_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    with capture_logs() as lines:
+        for ssrc in range(decode.MAX_LINES + 9):
+            bench.feed(VP8, 1, b"\x90", ssrc=ssrc)
+    assert len(lines) == decode.MAX_LINES
+    assert bench.decoders.totals.errors == decode.MAX_LINES + 9
+    await bench.decoders.close()
+
+
+async def test_all_sessions_of_a_process_share_its_threads() -> None:
+    shared = pool.DecodePool(1)
+    rooms = [Room("all", pool=shared) for _ in range(3)]
+    for room in rooms:
+        room.packets(10, 11)
+    assert repr(shared).startswith("<DecodePool 1 threads 3 users <Budget ")
+    await until(lambda: all(room.decoders.totals.frames == 2 for room in rooms))
+    assert len({thread.name for thread in threading.enumerate() if thread.name.startswith("decode")}) == 1
+    assert shared.pixels.used == 3 * 64 * 48
+    for room in rooms:
+        await room.decoders.close()
+        await room.decoders.close()
+    assert (shared.pixels.used, shared.waiting.used) == (0, 0)
+    await until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("decode")])
+
+
+async def test_a_stream_that_lags_behind_leaves_the_others_their_turns() -> None:
+    """One thread, and a stream with 60 frames at once: another's frame has not to wait for all of them."""
+    order: list[int] = []
+    bench = Bench(on_frame=lambda stream, _: order.append(stream.ssrc))
+    bench.decoders._pool = pool.DecodePool(1)
+    (key,), *_ = pictures(Vp8Encoder(), 1)
+    for number in range(60):
+        bench.feed(VP8, number, key, ssrc=1, stamp=3000 * number)
+    bench.feed(VP8, 1, key, ssrc=2)
+    await until(lambda: len(order) == 61)
+    assert order.index(2) <= 2 * decode.TURN
+    await bench.decoders.close()
+
+
+async def test_the_memory_of_what_waits_is_that_of_the_process() -> None:
+    shared = pool.DecodePool(1, waiting=10)
+    room = Room("all", pool=shared)
+    room.packets(10)
+    found = room.decoders.get(10)
+    assert found is not None
+    assert found.dropped == 1
+    assert room.needed[-1] == (10, True)
+    await room.decoders.close()
+    assert shared.waiting.used == 0
+
+
+async def test_pictures_for_which_there_is_no_memory_are_dropped() -> None:
+    room = Room("all", pool=pool.DecodePool(1, pixels=64 * 48))
+    room.packets(10)
+    first = room.decoders.get(10)
+    assert first is not None
+    await until(lambda: first.frames == 1)
+    room.packets(20)
+    second = room.decoders.get(20)
+    assert second is not None
+    await until(lambda: second.dropped == 1)
+    assert room.needed[-1] == (20, True)
+    room.decoders.forget(10)
+    room.packets(20)
+    await until(lambda: second.frames == 1)
+    await room.decoders.close()
+
+
+async def test_what_is_forgotten_while_a_thread_has_it_is_not_told() -> None:
+    seen: list[int] = []
+    bench = Bench(on_frame=lambda stream, _: seen.append(stream.ssrc))
+    bench.feed(OPUS, 1, sound(1)[0])
+    bench.decoders.forget(7)
+    bench.feed(OPUS, 1, sound(1)[0], ssrc=8)
+    await until(lambda: bool(seen))
+    await bench.decoders.close()
+    assert seen == [8]
+
+
+async def test_red_and_opus_are_one_stream() -> None:
+    red = PayloadFormat(112, "audio", "red", 48_000)
+    bench, packets = Bench(), sound(2)
+    bench.feed(OPUS, 1, packets[0])
+    found = bench.decoders.get(7)
+    bench.feed(red, 2, b"\x6f" + packets[1], stamp=960)
+    assert found is not None
+    assert bench.decoders.get(7) is found
+    await until(lambda: found.frames == 2)
+    assert found.errors == 0
+    bench.feed(VP8, 3, b"x")  # another codec on the SSRC begins anew
+    assert bench.decoders.get(7) is not found
+    bench.feed(H265, 4, b"x")
+    assert bench.decoders.get(7) is None
+    assert not bench.decoders.wants(7)
+    await bench.decoders.close()
+
+
+@pytest.mark.parametrize("said", ["sample", "sample:0", "sample:65", "sample:-1", "some"])
+def test_what_can_not_be_meant_is_refused(said: str) -> None:
+    with pytest.raises(ValueError, match="decode="):
+        Decoders(said)
+
+
 def test_a_codec_of_the_wrong_kind_has_no_decoder() -> None:
-    assert not decode.decodable(PayloadFormat(111, "video", "opus", 48_000))
-    assert not decode.decodable(PayloadFormat(100, "audio", "vp8", 90_000))
+    assert not decoder.decodable(PayloadFormat(111, "video", "opus", 48_000))
+    assert not decoder.decodable(PayloadFormat(100, "audio", "vp8", 90_000))
 
 
 async def test_a_receiver_of_frames_that_fails_changes_nothing() -> None:
@@ -409,4 +619,4 @@ async def test_closing_waits_for_the_threads() -> None:
 )
 def test_key_frames_of_h264(body: bytes, key: bool) -> None:
     data = rtp.build(payload_type=107, sequence=1, timestamp=0, ssrc=1, body=body)
-    assert decode.unpack("h264", rtp.parse_header(data), data).starts_key == key
+    assert depacketize.unpack("h264", rtp.parse_header(data), data).starts_key == key

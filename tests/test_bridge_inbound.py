@@ -177,3 +177,22 @@ def test_nothing_is_decoded_unless_asked_for() -> None:
     assert bench.inbound.decoded("nobody-v0") is None
     assert bench.inbound.decoded(VIDEO) is None
     assert repr(bench.inbound) == "<InboundMedia packets 1 <Decoders 0 streams>>"
+
+
+async def test_nothing_is_kept_of_streams_that_are_retired() -> None:
+    bench = Bench()
+    inbound = InboundMedia(FORMATS, ssrc=99, started=10.0, decode="video")
+    bench.inbound = inbound
+    for ssrc in (5, 6):
+        bench.receive(bench.media(1, ssrc=ssrc, kind=107, body=b"\x65\x88"))
+        inbound.want_key_frame(ssrc, 10.0)
+    inbound.due(10.0)
+    inbound.due(11.0)
+    assert set(inbound._fir_numbers) == {5, 6}
+    assert inbound.decoded(5) is not None
+    inbound.statistics.on_retired([5])
+    inbound.forget([6])
+    assert inbound._fir_numbers == {}
+    assert (inbound.decoded(5), inbound.decoded(6)) == (None, None)
+    assert inbound.next_deadline() == inf
+    await inbound.decoders.close()

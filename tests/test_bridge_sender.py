@@ -9,7 +9,7 @@ import pytest
 from aiortc.mediastreams import MediaStreamTrack
 from av import AudioFrame
 
-from bot.bridge import decode, rtcp, rtp
+from bot.bridge import depacketize, rtcp, rtp
 from bot.bridge._aiortc import audio_level
 from bot.bridge.session import MediaSession, OwnSource
 from bot.bridge.transport import MediaTransport
@@ -36,7 +36,7 @@ class Far:
 
     def key_frames(self) -> int:
         found = self.of(self.session.ssrcs.video)
-        return sum(decode.unpack("vp8", header, data).starts_key for data, header in found)
+        return sum(depacketize.unpack("vp8", header, data).starts_key for data, header in found)
 
     def content(self, media: str) -> Content:
         return next(item for item in self.offer.contents if item.media == media)

@@ -18,7 +18,7 @@ from aiortc.contrib.media import MediaPlayer
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from bot import events
-from bot.bridge import decode, rtp
+from bot.bridge import depacketize, rtp
 from bot.bridge.channel import SctpBridgeChannel
 from bot.embedded.bridge import Conference as Room
 from bot.embedded.bridge import Endpoint
@@ -47,7 +47,7 @@ class Arrived(NamedTuple):
 
     @property
     def starts_key(self) -> bool:
-        return decode.unpack("vp8", self.header, self.data).starts_key
+        return depacketize.unpack("vp8", self.header, self.data).starts_key
 
 
 class Call:
@@ -502,7 +502,7 @@ async def test_the_codec_follows_who_comes_and_goes() -> None:
         assert set(kinds[:first]) == {VP8}
         assert set(kinds[first:again]) == {H264}
         assert set(kinds[again:]) == {VP8}
-        assert decode.unpack("h264", packets[first].header, packets[first].data).starts_key
+        assert depacketize.unpack("h264", packets[first].header, packets[first].data).starts_key
         assert packets[again].starts_key
         numbers = [item.header.sequence for item in packets]
         assert all((later - former) % 2**16 == 1 for former, later in itertools.pairwise(numbers))

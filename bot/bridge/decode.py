@@ -1,57 +1,89 @@
-"""Decoding on request: frames from the packets of a stream by aiortc's decoders, in a few threads of a session."""
+"""Decoding on request: frames from the packets of those streams that are asked for, by the process's threads."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import inf
-from typing import Literal
 
-import av
 import structlog
-from aiortc.codecs import get_decoder
-from aiortc.codecs.base import Decoder
-from aiortc.codecs.h264 import H264Decoder, H264PayloadDescriptor
-from aiortc.codecs.vpx import Vp8Decoder, VpxPayloadDescriptor
-from aiortc.jitterbuffer import JitterFrame
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from av import AudioFrame, VideoFrame
+from av import VideoFrame
 
-from bot.bridge.frames import EncodedFrame, FrameAssembler, Piece
+from bot.bridge import pool as pools
+from bot.bridge.decoder import Decoded, DecodedFrame, decode_batch, decoder_of, make_decoder
+from bot.bridge.depacketize import unpack
+from bot.bridge.frames import EncodedFrame, FrameAssembler
 from bot.bridge.nack import MAX_AGE
 from bot.bridge.payloads import PayloadFormat
-from bot.bridge.rtp import RtpError, RtpHeader, is_padding_only, payload
+from bot.bridge.pool import DecodePool
+from bot.bridge.rotation import Rotation
+from bot.bridge.rtp import RtpError, RtpHeader, is_padding_only
 from bot.jingle.model import Media
 
 log = structlog.get_logger(__name__)
 
-Decode = Literal["none", "audio", "video", "all"]
-DecodedFrame = VideoFrame | AudioFrame
+#: ``none``, ``audio``, ``video``, ``all``, or ``sample:K`` for K streams at a time.
+Decode = str
 
-#: Threads of one session; a 640x360 VP8 frame takes half a millisecond of one.
-THREADS = 2
 #: Streams of one session that are decoded at the same time; others are only counted.
 MAX_DECODED = 64
-#: Streams that are known not to be decoded; whoever is beyond is asked about with each packet.
-MAX_REFUSED = 4096
+#: Streams of one session that wait to be decoded, or never are; there are no more in the statistics, either.
+MAX_KNOWN = 4096
+#: How long ``sample:K`` stays with the same streams (seconds).
+DWELL = 10.0
+#: A sampled stream that is silent for this long makes room where others wait (seconds).
+SILENCE = 3.0
 #: Encoded frames of one stream that wait for a thread: two seconds of video, one of sound.
 QUEUE = 60
+#: Bytes of these, two frames of a sharp 5K screen.
+QUEUE_BYTES = 4 * 1024 * 1024
+#: Encoded frames that a stream may have decoded before it is another's turn.
+TURN = 4
 #: How long a hole in a stream is waited for (seconds): what NACK repairs comes within the first.
 VIDEO_PATIENCE = MAX_AGE
 PLAIN_PATIENCE = 0.1
-#: Most pixels of a picture that is decoded, a screen of 5120x2880: twenty bytes can claim 268 million.
-MAX_PIXELS = 5120 * 2880
+#: Log lines of one session about frames that can't be decoded: hundreds of streams can be broken at once.
+MAX_LINES = 16
 
-_CODECS: dict[tuple[str, str], str] = {
-    ("audio", "opus"): "opus",
-    ("audio", "pcmu"): "PCMU",
-    ("audio", "pcma"): "PCMA",
-    ("audio", "g722"): "G722",
-    ("video", "vp8"): "VP8",
-    ("video", "h264"): "H264",
-}
+
+@dataclass(frozen=True, slots=True)
+class DecodeRule:
+    """What the setting ``decode`` says: which media, how many streams at a time, and for how long (seconds)."""
+
+    kinds: tuple[Media, ...]
+    limit: int
+    dwell: float = inf
+
+    @classmethod
+    def parse(cls, decode: Decode) -> DecodeRule:
+        """Read ``none``, ``audio``, ``video``, ``all`` or ``sample:K``. Raises ValueError."""
+        if sample := re.fullmatch(r"sample:([1-9]\d?)", decode):
+            limit = int(sample[1])
+            if limit <= MAX_DECODED:
+                return cls(("audio", "video"), limit, DWELL)
+        kinds: dict[str, tuple[Media, ...]] = {
+            "none": (),
+            "audio": ("audio",),
+            "video": ("video",),
+            "all": ("audio", "video"),
+        }
+        if decode not in kinds:
+            raise ValueError(
+                f"decode={decode!r} is none of none, audio, video, all, sample:1 to sample:{MAX_DECODED}"
+            )
+        return cls(kinds[decode], MAX_DECODED)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTotals:
+    """What a session decoded so far, also of streams that ended; ``dropped`` because it can't keep up."""
+
+    frames: int = 0
+    dropped: int = 0
+    errors: int = 0
 
 
 class DecodedStream:
@@ -63,7 +95,8 @@ class DecodedStream:
         self.codec = format_.codec
         self.frames = 0
         self.last: DecodedFrame | None = None
-        #: Encoded frames that were thrown away because decoding, or the receiver of frames, could not keep up.
+        #: Encoded frames that were thrown away because decoding, or the receiver of frames, could not keep up, or
+        #: because there was no memory for them.
         self.dropped = 0
         #: Encoded frames that the decoder could not read.
         self.errors = 0
@@ -80,85 +113,64 @@ class DecodedStream:
 OnFrame = Callable[[DecodedStream, DecodedFrame], None]
 
 
-def decodable(format_: PayloadFormat) -> bool:
-    """Whether there is a decoder for this payload type."""
-    return (format_.media, format_.codec) in _CODECS
-
-
-def make_decoder(format_: PayloadFormat) -> Decoder:
-    """The decoder of a codec that is ``decodable``."""
-    name = _CODECS[format_.media, format_.codec]
-    decoder = get_decoder(RTCRtpCodecParameters(mimeType=f"{format_.media}/{name}", clockRate=format_.clock_rate))
-    if isinstance(decoder, H264Decoder):
-        decoder.codec.options = {"max_pixels": str(MAX_PIXELS)}
-    return decoder
-
-
-def vp8_pixels(frame: bytes) -> int:
-    """Pixels of the picture that a VP8 key frame begins (RFC 7741 section 4.3); 0 for any other frame."""
-    if len(frame) < 10 or frame[0] & 1:
-        return 0
-    width, height = (int.from_bytes(frame[at : at + 2], "little") & 0x3FFF for at in (6, 8))
-    return width * height
-
-
-def unpack(codec: str, header: RtpHeader, data: bytes) -> Piece:
-    """The payload of a packet without its packetisation (RFC 7741, RFC 6184). Raises ValueError where broken."""
-    body = payload(data, header)
-    starts_key = False
-    if codec == "vp8" and body:
-        descriptor, body = VpxPayloadDescriptor.parse(body)
-        starts_key = bool(descriptor.partition_start and not descriptor.partition_id and body and not body[0] & 1)
-    elif codec == "h264" and body:
-        starts_key = _starts_h264_key(body)
-        _, body = H264PayloadDescriptor.parse(body)
-    return Piece(header.timestamp, header.marker, body, starts_key)
-
-
-def _starts_h264_key(body: bytes) -> bool:
-    """A sequence parameter set or the start of an IDR picture, also in a STAP-A or FU-A (RFC 6184 section 5)."""
-    kind = body[0] & 0x1F
-    if kind == 24 and len(body) > 3:
-        kind = body[3] & 0x1F
-    elif kind == 28 and len(body) > 1 and body[1] & 0x80:
-        kind = body[1] & 0x1F
-    return kind in (5, 7)
-
-
-def _decode(decoder: Decoder, batch: list[EncodedFrame]) -> tuple[list[DecodedFrame], int]:
-    """Decode ``batch`` in a thread; returns the frames and how many could not be read."""
-    frames: list[DecodedFrame] = []
-    errors = 0
-    for item in batch:
-        if isinstance(decoder, Vp8Decoder) and vp8_pixels(item.data) > MAX_PIXELS:
-            errors += 1  # libvpx takes the memory before it could be asked not to
-            continue
-        try:
-            decoded = decoder.decode(JitterFrame(data=item.data, timestamp=item.timestamp))
-            frames += [frame for frame in decoded if isinstance(frame, (VideoFrame, AudioFrame))]
-        except (av.FFmpegError, ValueError):
-            errors += 1
-    return frames, errors
-
-
 class _Job:
     """One stream being decoded: its frames wait here while a thread has its decoder."""
 
-    def __init__(self, ssrc: int, format_: PayloadFormat) -> None:
+    def __init__(self, ssrc: int, format_: PayloadFormat, pool: DecodePool, now: float) -> None:
         patience = VIDEO_PATIENCE if format_.nack else PLAIN_PATIENCE
         self.format = format_
+        self.heard = now
         self.stream = DecodedStream(ssrc, format_)
         self.assembler = FrameAssembler(video=format_.media == "video", patience=patience)
-        self.decoder = make_decoder(format_)
         self.waiting: deque[EncodedFrame] = deque()
         self.busy = False
+        self.ended = False
+        self._pool = pool
+        self._decoder = make_decoder(format_, pool.pixels)
+        self._bytes = 0
+
+    def queue(self, frame: EncodedFrame) -> bool:
+        """Let ``frame`` wait; False where there is no room for it, in this stream or in the process."""
+        size = len(frame.data)
+        if len(self.waiting) >= QUEUE or self._bytes + size > QUEUE_BYTES or not self._pool.waiting.take(size):
+            return False
+        self._bytes += size
+        self.waiting.append(frame)
+        return True
+
+    def take(self) -> EncodedFrame:
+        """The frame that waited longest."""
+        frame = self.waiting.popleft()
+        self._bytes -= len(frame.data)
+        self._pool.waiting.give(len(frame.data))
+        return frame
+
+    def turn(self) -> asyncio.Future[Decoded]:
+        """Have some of what waits decoded."""
+        self.busy = True
+        batch = [self.take() for _ in range(min(TURN, len(self.waiting)))]
+        return self._pool.run(decode_batch, self._decoder, batch)
+
+    def end(self) -> None:
+        """Give back all that it holds, what a thread has when that is done."""
+        self.ended = True
+        while self.waiting:
+            self.take()
+        if not self.busy:
+            self._decoder.close()
+
+    def done(self) -> None:
+        """A turn is over."""
+        self.busy = False
+        if self.ended:
+            self._decoder.close()
 
 
 class Decoders:
     """All streams of a session that are decoded. ``packet`` is called from the loop; frames come there, too.
 
     ``need_key_frame(ssrc, needed)`` hears when a stream can't go on without one, and when it came; ``wake`` when
-    there is a new deadline.
+    there is a new deadline. ``endpoint_of(ssrc)`` says whose a stream is, where that is known.
     """
 
     def __init__(
@@ -168,15 +180,26 @@ class Decoders:
         on_frame: OnFrame | None = None,
         need_key_frame: Callable[[int, bool], None] = lambda _ssrc, _needed: None,
         wake: Callable[[], None] = lambda: None,
+        endpoint_of: Callable[[int], str | None] = lambda _: None,
+        pool: DecodePool | None = None,
     ) -> None:
-        self._kinds = {"none": (), "all": ("audio", "video")}.get(decode, (decode,))
+        rule = DecodeRule.parse(decode)
+        self._rule = rule
         self._on_frame = on_frame
         self._need_key_frame = need_key_frame
         self._wake = wake
+        self._pool = pool or pools.POOL
+        self._joined = False
         self._jobs: dict[int, _Job] = {}
+        #: Streams that are decoded or wait for that, and those that are never.
+        self._formats: dict[int, PayloadFormat] = {}
         self._refused: set[int] = set()
-        self._running: set[asyncio.Future[tuple[list[DecodedFrame], int]]] = set()
-        self._pool: ThreadPoolExecutor | None = None
+        self._rotation = Rotation(rule.limit, dwell=rule.dwell, endpoint_of=endpoint_of)
+        self._running: set[asyncio.Future[Decoded]] = set()
+        self._before = DecodeTotals()
+        self._told: set[str] = set()
+        self._lines = 0
+        self._now = 0.0
         self._closed = False
 
     def __repr__(self) -> str:
@@ -185,12 +208,24 @@ class Decoders:
     @property
     def active(self) -> bool:
         """Whether anything is decoded at all."""
-        return bool(self._kinds)
+        return bool(self._rule.kinds)
+
+    @property
+    def totals(self) -> DecodeTotals:
+        """What was decoded and dropped so far."""
+        found: list[DecodeTotals | DecodedStream] = [self._before, *(job.stream for job in self._jobs.values())]
+        return DecodeTotals(
+            sum(item.frames for item in found),
+            sum(item.dropped for item in found),
+            sum(item.errors for item in found),
+        )
 
     def get(self, ssrc: int) -> DecodedStream | None:
         """What was decoded of ``ssrc``, None when it is not being decoded."""
         job = self._jobs.get(ssrc)
         return job.stream if job else None
+
+    # --- packets -------------------------------------------------------------------------------------------
 
     def wants(self, ssrc: int) -> bool:
         """Whether packets of ``ssrc`` have to be unprotected for ``packet``; True until one was taken of it.
@@ -198,22 +233,26 @@ class Decoders:
         It answers for SSRCs with media, not for those of retransmissions. The answer may change with each
         ``packet``, ``expire`` and ``forget``.
         """
-        return self.active and not self._closed and ssrc not in self._refused
+        if ssrc in self._jobs:
+            return not self._closed
+        return self.active and not self._closed and ssrc not in self._refused and ssrc not in self._formats
 
     def packet(self, format_: PayloadFormat, header: RtpHeader, data: bytes, now: float) -> None:
         """Take one packet of a media stream, repaired ones and those with padding only included."""
-        if format_.media not in self._kinds or self._closed:
-            if len(self._refused) < MAX_REFUSED:
-                self._refused.add(header.ssrc)
+        self._now = now
+        if format_.media not in self._rule.kinds:
+            if header.ssrc not in self._formats:
+                self._refuse(header.ssrc)
             return
         job = self._jobs.get(header.ssrc)
-        # A probe for bandwidth begins no stream and changes no codec, whatever its payload type says.
-        if not is_padding_only(data, header) and (job is None or job.format.codec != format_.codec):
-            job = self._open(header.ssrc, format_)
-        if job is None:
+        if (job is None or job.format is not format_) and not is_padding_only(data, header):
+            # A probe for bandwidth begins no stream and changes no codec, whatever its payload type says.
+            job = self._consider(header.ssrc, format_, now)
+        if job is None or self._closed:
             return
+        job.heard = now
         try:
-            piece = unpack(job.format.codec, header, data)
+            piece = unpack(format_.codec, header, data)
         except (RtpError, ValueError):
             self._unreadable(job, 1)
             return
@@ -223,93 +262,176 @@ class Decoders:
             self._wake()
 
     def expire(self, now: float) -> None:
-        """Go on behind holes that were waited for long enough."""
+        """Go on behind holes that were waited for long enough, and with other streams when it is time."""
         for job in self._jobs.values():
             if job.assembler.next_deadline() <= now:
                 self._frames(job, job.assembler.expire(now))
+        if self._samples:
+            for ssrc in [ssrc for ssrc, job in self._jobs.items() if job.heard + SILENCE <= now]:
+                self._leave(ssrc)  # heard again, it is new
+            self._rotation.turn(now)
+            self._follow(now)
 
     def next_deadline(self) -> float:
         """When ``expire`` is to be called."""
-        return min((job.assembler.next_deadline() for job in self._jobs.values()), default=inf)
+        holes = min((job.assembler.next_deadline() for job in self._jobs.values()), default=inf)
+        if not self._samples:
+            return holes
+        silent = min((job.heard for job in self._jobs.values()), default=inf) + SILENCE
+        return min(holes, silent, self._rotation.next_deadline())
 
-    def forget(self, ssrc: int) -> None:
-        """End the decoding of ``ssrc``; its next packet begins anew."""
-        if self._jobs.pop(ssrc, None) is not None:
-            self._need_key_frame(ssrc, False)
-        self._refused.discard(ssrc)
+    def forget(self, *ssrcs: int) -> None:
+        """End the decoding of ``ssrcs``; the next packet of each begins anew."""
+        for ssrc in ssrcs:
+            self._refused.discard(ssrc)
+            self._leave(ssrc)
+        self._follow(self._now)
 
     async def close(self) -> None:
         """Wait for the threads to end; may be called twice."""
         self._closed = True
-        pool, self._pool = self._pool, None
+        for job in self._jobs.values():
+            job.end()
         if self._running:
             await asyncio.wait(self._running)
-        if pool is not None:
-            pool.shutdown(wait=False)  # its threads have nothing left to do
+        if self._joined:
+            self._joined = False
+            self._pool.leave()
 
-    def _open(self, ssrc: int, format_: PayloadFormat) -> _Job | None:
-        self._jobs.pop(ssrc, None)
-        if ssrc in self._refused:
+    # --- which streams -------------------------------------------------------------------------------------
+
+    @property
+    def _samples(self) -> bool:
+        """Whether streams wait for those that are decoded to make room."""
+        return self._rule.dwell < inf and self._rotation.waiting
+
+    def _consider(self, ssrc: int, format_: PayloadFormat, now: float) -> _Job | None:
+        """Take a stream that is new, or has another payload type than before; its job if it is decoded."""
+        before = self._formats.get(ssrc)
+        if before is format_ or self._closed:
+            return self._jobs.get(ssrc)
+        decoder = decoder_of(format_)
+        if decoder is None or len(self._formats) - (before is not None) >= MAX_KNOWN:
+            self._refuse(ssrc)
+            self._tell(ssrc, "there are too many already" if decoder else f"no decoder for {format_.codec}")
             return None
-        if not decodable(format_) or len(self._jobs) >= MAX_DECODED:
-            why = "there are too many already" if decodable(format_) else f"no decoder for {format_.codec}"
+        self._formats[ssrc] = format_
+        if before is not None and decoder == decoder_of(before):
+            if (job := self._jobs.get(ssrc)) is not None:
+                job.format = format_
+            return job
+        return self._begin(ssrc, format_, now)
+
+    def _begin(self, ssrc: int, format_: PayloadFormat, now: float) -> _Job | None:
+        self._refused.discard(ssrc)
+        if ssrc in self._rotation:
+            self._end(ssrc)  # another codec takes the place
+        else:
+            self._rotation.add(ssrc, format_.media, now)
+        self._follow(now)
+        if self._rotation.waiting and self._rule.dwell == inf:
+            self._tell(ssrc, "there are too many already")
+        elif self._rotation.waiting:
+            self._wake()
+        return self._jobs.get(ssrc)
+
+    def _refuse(self, ssrc: int) -> None:
+        if ssrc in self._formats:
+            self._leave(ssrc)
+        if len(self._refused) < MAX_KNOWN:
+            self._refused.add(ssrc)
+
+    def _tell(self, ssrc: int, why: str) -> None:
+        """Say it of the first stream: a flood of them is one cause, not thousands of lines."""
+        if why not in self._told:
+            self._told.add(why)
             log.warning("A stream is not decoded", event_name="stream_not_decoded", ssrc=ssrc, cause=why)
-            if len(self._refused) < MAX_REFUSED:
-                self._refused.add(ssrc)
-            return None
-        job = self._jobs[ssrc] = _Job(ssrc, format_)
+
+    def _leave(self, ssrc: int) -> None:
+        self._end(ssrc)
+        self._rotation.remove(ssrc)
+        self._formats.pop(ssrc, None)
+
+    def _follow(self, now: float) -> None:
+        """Decode what is chosen, and nothing else."""
+        self._rotation.fill()
+        chosen = self._rotation.chosen
+        for ssrc in [ssrc for ssrc in self._jobs if ssrc not in chosen]:
+            self._end(ssrc)
+        for ssrc in chosen:
+            if ssrc not in self._jobs and not self._closed:
+                self._open(ssrc, now)
+
+    def _open(self, ssrc: int, now: float) -> None:
+        if not self._joined:
+            self._joined = True
+            self._pool.join()
+        job = self._jobs[ssrc] = _Job(ssrc, self._formats[ssrc], self._pool, now)
         if job.assembler.needs_key_frame:
             self._need_key_frame(ssrc, True)
-        return job
+
+    def _end(self, ssrc: int) -> None:
+        job = self._jobs.pop(ssrc, None)
+        if job is None:
+            return
+        job.end()
+        before, stream = self._before, job.stream
+        self._before = DecodeTotals(
+            before.frames + stream.frames, before.dropped + stream.dropped, before.errors + stream.errors
+        )
+        self._need_key_frame(ssrc, False)
+
+    # --- frames --------------------------------------------------------------------------------------------
 
     def _frames(self, job: _Job, frames: list[EncodedFrame]) -> None:
         self._need_key_frame(job.stream.ssrc, job.assembler.needs_key_frame)
-        if not frames:
-            return
-        job.waiting.extend(frames)
-        if len(job.waiting) > QUEUE:
-            self._drop(job)
+        for at, frame in enumerate(frames):
+            if not job.queue(frame):
+                self._drop(job, frames[at:])
+                break
         if job.waiting and not job.busy:
             self._start(job)
 
-    def _drop(self, job: _Job) -> None:
+    def _drop(self, job: _Job, left: list[EncodedFrame]) -> None:
         """Too much is waiting: pictures go on with a key frame, sound with the newest."""
-        kept = QUEUE // 2 if job.stream.media == "audio" else 0
-        while len(job.waiting) > kept:
-            job.waiting.popleft()
-            job.stream.dropped += 1
+        if job.stream.media == "video":
+            job.stream.dropped += len(job.waiting) + len(left)
+            while job.waiting:
+                job.take()
+        for frame in left if job.stream.media == "audio" else ():
+            while len(job.waiting) >= QUEUE // 2:
+                job.take()
+                job.stream.dropped += 1
+            if not job.queue(frame):
+                job.stream.dropped += 1
         job.assembler.restart()
         self._need_key_frame(job.stream.ssrc, job.assembler.needs_key_frame)
 
     def _start(self, job: _Job) -> None:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
-        batch = list(job.waiting)
-        job.waiting.clear()
-        job.busy = True
-        running = asyncio.get_running_loop().run_in_executor(self._pool, _decode, job.decoder, batch)
+        running = job.turn()
         self._running.add(running)
         running.add_done_callback(lambda done: self._decoded(job, done))
 
-    def _decoded(self, job: _Job, done: asyncio.Future[tuple[list[DecodedFrame], int]]) -> None:
-        job.busy = False
+    def _decoded(self, job: _Job, done: asyncio.Future[Decoded]) -> None:
+        job.done()
         self._running.discard(done)
-        if done.cancelled() or self._closed:
+        if done.cancelled() or self._closed or job.ended:
             return
-        frames, errors = done.result()
-        if errors and not job.assembler.needs_key_frame and job.stream.media == "video":
+        found = done.result()
+        job.stream.dropped += found.refused
+        if found.errors + found.refused and not job.assembler.needs_key_frame and job.stream.media == "video":
             job.assembler.restart()
             self._need_key_frame(job.stream.ssrc, True)
-        self._unreadable(job, errors)
-        for frame in frames:
+        self._unreadable(job, found.errors)
+        for frame in found.frames:
             self._deliver(job.stream, frame)
-        if job.waiting:
+        if job.waiting and not job.ended:
             self._start(job)
 
-    @staticmethod
-    def _unreadable(job: _Job, count: int) -> None:
+    def _unreadable(self, job: _Job, count: int) -> None:
         """Count what could not be decoded; the first of a stream is told, the others are statistics."""
-        if count and not job.stream.errors:
+        if count and not job.stream.errors and self._lines < MAX_LINES:
+            self._lines += 1
             log.warning(
                 "A frame could not be decoded",
                 event_name="frame_unreadable",

@@ -15,21 +15,29 @@ MAX_FRAME_BYTES = 2 * 1024 * 1024
 
 
 class EncodedFrame(NamedTuple):
-    """One frame: ``timestamp`` in units of the RTP clock, without wrapping."""
+    """One frame: ``timestamp`` in units of the RTP clock, without wrapping.
+
+    ``starts`` is where the pieces that began something stand in ``data``.
+    """
 
     data: bytes
     timestamp: int
     key: bool
+    starts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A packet's payload without what its packetisation added; ``starts_key`` at the start of a key frame."""
+    """A packet's payload without what its packetisation added; ``starts_key`` at the start of a key frame.
+
+    ``begins`` at a border inside of a frame that its decoder has to know (a layer, or a packet).
+    """
 
     timestamp: int
     marker: bool
     data: bytes
     starts_key: bool = False
+    begins: bool = False
 
 
 class FrameAssembler:
@@ -46,6 +54,7 @@ class FrameAssembler:
         self._next: int | None = None
         self._blocked: float | None = None
         self._parts: list[bytes] = []
+        self._starts: list[int] = []
         self._size = 0
         self._stamp: int | None = None
         self._key = False
@@ -128,6 +137,8 @@ class FrameAssembler:
         self.needs_key_frame = False
         self._key = self._key or piece.starts_key
         self._stamp = timestamp
+        if piece.begins:
+            self._starts.append(self._size)
         self._parts.append(piece.data)
         self._size += len(piece.data)
         if self._size > MAX_FRAME_BYTES:
@@ -141,10 +152,11 @@ class FrameAssembler:
         return self._stamp + ((timestamp - self._stamp + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
     def _finish(self, frames: list[EncodedFrame]) -> None:
-        frames.append(EncodedFrame(b"".join(self._parts), self._stamp or 0, self._key))
+        frames.append(EncodedFrame(b"".join(self._parts), self._stamp or 0, self._key, tuple(self._starts)))
         self._drop_frame()
 
     def _drop_frame(self) -> None:
         self._parts.clear()
+        self._starts.clear()
         self._size = 0
         self._key = False

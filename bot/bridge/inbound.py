@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bot.bridge import rtcp
 from bot.bridge.decode import Decode, DecodedStream, Decoders, OnFrame
@@ -47,7 +47,13 @@ class InboundMedia:
         #: Bytes of whole packets by media, probes left out.
         self.bytes: dict[Media, int] = {"audio": 0, "video": 0}
         self.sources = RemoteSources(started)
-        self.decoders = Decoders(decode, on_frame=on_frame, need_key_frame=self._need_key_frame, wake=wake)
+        self.decoders = Decoders(
+            decode,
+            on_frame=on_frame,
+            need_key_frame=self._need_key_frame,
+            wake=wake,
+            endpoint_of=self.sources.endpoint_of,
+        )
         #: Padding-only packets on RTX payload types: the bridge's probes for bandwidth.
         self.probes = 0
         #: RTX packets of streams that nobody announced, or that repair nothing known.
@@ -117,26 +123,26 @@ class InboundMedia:
 
     def name(self, named: Iterable[NamedSource]) -> None:
         """Take the names of sources; an SSRC with another source than before is counted and decoded anew."""
-        for ssrc in self.sources.name(named):
-            self.decoders.forget(ssrc)
+        self.decoders.forget(*self.sources.name(named))
 
     def forget(self, ssrcs: Iterable[int]) -> None:
         """Drop sources that are gone."""
         gone = list(ssrcs)
         self.sources.forget(gone)
-        for ssrc in gone:
-            self.decoders.forget(ssrc)
-            self._key_frames.forget(ssrc)
-            self._drop_tracker(ssrc)
+        self._drop(gone)
 
-    def _retired(self, ssrcs: Iterable[int]) -> None:
+    def _retired(self, ssrcs: Sequence[int]) -> None:
         self.sources.retire(ssrcs)
-        for ssrc in ssrcs:
-            self._drop_tracker(ssrc)
+        self._drop(ssrcs)
 
-    def _drop_tracker(self, ssrc: int) -> None:
-        self._nacks.pop(ssrc, None)
-        self._holes.pop(ssrc, None)
+    def _drop(self, ssrcs: Sequence[int]) -> None:
+        """Keep nothing of SSRCs that are gone; what comes of them begins anew."""
+        self.decoders.forget(*ssrcs)
+        for ssrc in ssrcs:
+            self._key_frames.forget(ssrc)
+            self._fir_numbers.pop(ssrc, None)
+            self._nacks.pop(ssrc, None)
+            self._holes.pop(ssrc, None)
 
     def snapshot(self, now: float) -> tuple[RemoteStream, ...]:
         """What was received of each source."""

@@ -222,6 +222,13 @@ class RemoteSources:
         """What signalling says of ``ssrc``."""
         return self._names.get(ssrc)
 
+    def endpoint_of(self, ssrc: int) -> str | None:
+        """Whose ``ssrc`` is: its owner, or who its name says (``endpoint-v0``); None where that is not known."""
+        named = self._names.get(ssrc)
+        if named is None:
+            return None
+        return named.owner or (named.name or "").rpartition("-")[0] or None
+
     def received(self, stats: StreamStats, format_: PayloadFormat) -> RemoteSource:
         """The source of a stream with media, a new one if it must be."""
         source = self._sources.get(stats.ssrc)

@@ -15,10 +15,12 @@ from typing import Any
 
 from bot.bridge import messages, rtcp, rtp, twcc
 from bot.bridge.channel import parse_message
-from bot.bridge.decode import _decode, decodable, make_decoder, unpack
+from bot.bridge.decoder import decodable, decode_batch, make_decoder
+from bot.bridge.depacketize import unpack
 from bot.bridge.frames import MAX_WAITING, FrameAssembler
 from bot.bridge.inbound import InboundMedia
 from bot.bridge.payloads import PayloadFormat, payload_formats
+from bot.bridge.pool import POOL_PIXELS, Budget
 from bot.bridge.receive import MAX_STREAMS
 from bot.bridge.receiver import MediaFeedback
 from bot.bridge.roundtrip import RoundTrips
@@ -57,6 +59,8 @@ FORMATS = {
     100: PayloadFormat(100, "video", "vp8", 90_000, transport_cc=3, nack=True, pli=True, fir=True),
     107: PayloadFormat(107, "video", "h264", 90_000, transport_cc=3, fir=True),
     101: PayloadFormat(101, "video", "vp9", 90_000),
+    41: PayloadFormat(41, "video", "av1", 90_000),
+    112: PayloadFormat(112, "audio", "red", 48_000),
     96: PayloadFormat(96, "video", "rtx", 90_000, apt=100),
     97: PayloadFormat(97, "video", "rtx", 90_000, apt=96),
     98: PayloadFormat(98, "video", "rtx", 90_000, apt=33),
@@ -177,7 +181,7 @@ def _offered(session: JingleSession, received: OfferReceived, sources: RemoteSou
         packet = rtp.build(payload_type=known.id, sequence=1, timestamp=1, ssrc=2, body=b"body")
         inbound.packet(packet, rtp.parse_header(packet), 1.0)
         if decodable(known):
-            make_decoder(known)
+            make_decoder(known, Budget(POOL_PIXELS))
     _finite(inbound, 2.0)
     try:
         answer = session.accept(own_transport(), SourceMap())
@@ -359,7 +363,7 @@ def media(data: bytes) -> None:
     choices = Choices(data)
     known = choices.one([item for item in FORMATS.values() if decodable(item)])
     assembler = FrameAssembler(video=known.media == "video", patience=0.1)
-    decoder, now, sequence = make_decoder(known), 0.0, 65_530
+    decoder, now, sequence = make_decoder(known, Budget(POOL_PIXELS)), 0.0, 65_530
     while choices:
         sequence += choices.one((1, 1, 1, 2, 0, 1100))
         now += choices.one((0.0, 0.02, 0.2))
@@ -377,7 +381,7 @@ def media(data: bytes) -> None:
         except ValueError:
             continue
         frames = [*assembler.feed(sequence & 0xFFFF, piece, now), *assembler.expire(now)]
-        _decode(decoder, frames)
+        decode_batch(decoder, frames)
         assert len(assembler._waiting) <= MAX_WAITING + 1
         assert sum(map(len, assembler._parts)) <= 2**20
 
@@ -386,6 +390,19 @@ def _payload(codec: str, choices: Choices) -> bytes:
     """The start of a real payload of ``codec`` as often as not, and then anything."""
     starts: dict[str, tuple[bytes, ...]] = {
         "vp8": (b"\x10\x00\x00\x00\x9d\x01\x2a", b"\x90\x80\x01\x10\x02\x00\x9d\x01\x2a\x80\x02\x68\x01", b"\x00"),
+        "vp9": (
+            b"\x8c\x81\x02\x82\x49\x83\x42\x00\x27\xf0\x16\x70",
+            b"\xac\x81\x02\x01\x05",
+            b"\xf8\x01\x03\x02\x04",
+            b"\x0a\x38",
+        ),
+        "av1": (
+            b"\x18\x0a\x0b\x00\x00\x00\x0c\xc4\xff\x67\x12\xbe\x40\x10\x32",
+            b"\x28\x01\x0a",
+            b"\x50\x32",
+            b"\x90",
+        ),
+        "red": (b"\xef\x00\x00\x04\x6f", b"\x6f"),
         "h264": (b"\x67\x42\xe0\x1f", b"\x68\xce\x38\x80", b"\x78\x00\x04", b"\x7c\x85", b"\x65\x88"),
     }
     return choices.one((b"", *starts.get(codec, ()))) + choices.take(200)
