@@ -309,9 +309,9 @@ class TransportSequence:
     def __init__(self) -> None:
         self._next = 0
 
-    def take(self) -> int:
-        """The next number, modulo 65536."""
-        value, self._next = self._next, (self._next + 1) & 0xFFFF
+    def take(self, count: int = 1) -> int:
+        """The first of the next ``count`` numbers, modulo 65536."""
+        value, self._next = self._next, (self._next + count) & 0xFFFF
         return value
 
 

@@ -1,0 +1,135 @@
+"""What each RTP packet of a sender begins with: ids from the offer, header extensions at fixed places. Pure.
+
+A stream's header extensions are the same in all its packets (RFC 8285), so that a packet is one ``struct`` call:
+the sound's level (RFC 6464), the time of sending and the transport-wide sequence number, which comes last.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bot.bridge.rtp import HEADER_LENGTH, ONE_BYTE_PROFILE, TWO_BYTE_PROFILE
+from bot.errors import UnsupportedMediaError
+from bot.jingle.model import EXT_ABS_SEND_TIME, EXT_AUDIO_LEVEL, EXT_TRANSPORT_CC, Content
+
+_TWO_WORDS = struct.Struct("!LL")
+_PAIR = struct.Struct("!HH")
+#: Version 2 with a header extension, and without: the high byte of the first 16 bits.
+_WITH, _WITHOUT = 0x9000, 0x8000
+MARKER = 0x80
+#: Ids above 14 need the two-byte form (RFC 8285 section 4.2).
+_MAX_SHORT_ID = 14
+_SHORT_SIZES = {"level": 1, "time": 3, "number": 2}
+
+Pack = Callable[..., bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SendParameters:
+    """The ids that an offer gives to one kind of media; None for what is not offered or not wanted.
+
+    ``payload_type`` is that of the codec, ``rtx`` of its retransmissions (RFC 4588), ``red`` of redundant sound
+    (RFC 2198); the others are ids of header extensions.
+    """
+
+    payload_type: int
+    rtx: int | None = None
+    red: int | None = None
+    audio_level: int | None = None
+    abs_send_time: int | None = None
+    transport_cc: int | None = None
+
+
+def send_parameters(content: Content, codec: str, *, red: bool = False) -> SendParameters:
+    """The ids of ``content`` for ``codec``; ``red`` wants redundancy where it is offered.
+
+    Raises UnsupportedMediaError where the codec is not offered.
+    """
+    offered = content.payload_type(codec)
+    if offered is None:
+        hint = "JITSI_VIDEO_CODEC" if content.media == "video" else None
+        raise UnsupportedMediaError(f"the offer's {content.media} has no {codec}", hint=hint)
+    rtx = content.rtx_for(offered.id)
+    redundant = content.payload_type("red") if red and content.media == "audio" else None
+    return SendParameters(
+        payload_type=offered.id,
+        rtx=rtx.id if rtx is not None else None,
+        red=redundant.id if redundant is not None else None,
+        audio_level=content.extension_id(EXT_AUDIO_LEVEL) if content.media == "audio" else None,
+        abs_send_time=content.extension_id(EXT_ABS_SEND_TIME),
+        transport_cc=content.extension_id(EXT_TRANSPORT_CC),
+    )
+
+
+class HeaderLayout:
+    """Where things stand in the headers of one SSRC. ``middle`` is what all packets of a frame share.
+
+    A packet is ``pack(first, sequence, middle, number)``, without ``number`` where transport-wide sequence numbers
+    are not offered (``numbered``); ``first`` is :attr:`first` with payload type and marker in its low byte.
+    """
+
+    def __init__(self, ssrc: int, parameters: SendParameters) -> None:
+        ids = {
+            "level": parameters.audio_level,
+            "time": parameters.abs_send_time,
+            "number": parameters.transport_cc,
+        }
+        used = {name: ext_id for name, ext_id in ids.items() if ext_id is not None}
+        short = all(ext_id <= _MAX_SHORT_ID for ext_id in used.values())
+        heads = {name: _element_head(ext_id, _SHORT_SIZES[name], short=short) for name, ext_id in used.items()}
+        body = sum(len(head) + _SHORT_SIZES[name] for name, head in heads.items())
+        self._padding = -body % 4 if used else 0
+        words = (body + self._padding) // 4
+        profile = ONE_BYTE_PROFILE if short else TWO_BYTE_PROFILE
+        self._ssrc = _TWO_WORDS.pack(ssrc, profile << 16 | words) if used else ssrc.to_bytes(4, "big")
+        self._level, self._time = heads.get("level"), heads.get("time")
+        self._number = heads.get("number", b"")
+        #: Whether packets have transport-wide sequence numbers.
+        self.numbered = "number" in used
+        #: The first 16 bits without payload type and marker.
+        self.first = _WITH if used else _WITHOUT
+        #: Bytes of a header.
+        self.length = HEADER_LENGTH + (4 + 4 * words if used else 0)
+        self._middle = self.length - 4 - self._padding - (2 if self.numbered else 0)
+        #: Packs the header of one packet.
+        self.pack: Pack = self.packer()
+
+    def packer(self, *sizes: int) -> Pack:
+        """As ``pack``, with byte strings of these sizes behind the header."""
+        number = "H" if self.numbered else ""
+        more = "".join(f"{size}s" for size in sizes)
+        return struct.Struct(f"!HH{self._middle}s{number}{self._padding}x{more}").pack
+
+    def middle(self, timestamp: int, wall: float, level: int = 0) -> bytes:
+        """Time stamp, SSRC and extensions. ``wall`` is the Unix time, ``level`` as in RFC 6464, with V bit."""
+        found = timestamp.to_bytes(4, "big") + self._ssrc
+        if self._level is not None:
+            found += self._level + level.to_bytes(1, "big")
+        if self._time is not None:
+            # Seconds with 18 bits of fraction, modulo 64: a multiple of what lies between 1900 and 1970.
+            found += self._time + (int(wall * 262_144) & 0xFFFFFF).to_bytes(3, "big")
+        return found + self._number
+
+
+def _element_head(ext_id: int, size: int, *, short: bool) -> bytes:
+    """What stands before the value of one extension (RFC 8285 sections 4.2 and 4.3)."""
+    return bytes((ext_id << 4 | size - 1,)) if short else bytes((ext_id, size))
+
+
+def retransmission(sequence: int, payload: bytes) -> bytes:
+    """The payload of an RTX packet (RFC 4588 section 4): the original sequence number, then the original."""
+    return sequence.to_bytes(2, "big") + payload
+
+
+def redundant(primary: bytes, payload_type: int, previous: bytes | None, offset: int) -> bytes:
+    """A RED payload (RFC 2198 section 3) with the frame before, ``offset`` ticks older, where there is one.
+
+    What the fields of 14 and 10 bits can't say is left out.
+    """
+    last = payload_type.to_bytes(1, "big")
+    if previous is None or not 0 < offset < 1 << 14 or len(previous) >= 1 << 10:
+        return last + primary
+    head = (0x80 | payload_type) << 24 | offset << 10 | len(previous)
+    return head.to_bytes(4, "big") + last + previous + primary
