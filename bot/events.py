@@ -208,6 +208,7 @@ class MediaRecovered(Event):
 class MediaStatistics(Event):
     """What went each way in the last ``seconds``; bit rates in bit/s, ``streams`` is what was heard so far.
 
+    ``frames_decoded`` and ``frames_dropped`` are of the streams that are decoded: who drops some can't keep up.
     ``bandwidth`` is the bridge's estimate of the way to us in bit/s, None before it has told one.
     """
 
@@ -223,6 +224,8 @@ class MediaStatistics(Event):
     bitrate_sent: float
     bitrate_received: float
     streams: int
+    frames_decoded: int = 0
+    frames_dropped: int = 0
     bandwidth: float | None = None
 
 

@@ -68,6 +68,8 @@ async def test_a_bot_sees_and_hears_another(codec: str) -> None:
         streams = {stream.source: stream for stream in receiver.snapshot()}
         assert {name: stream.codec for name, stream in streams.items()} == {"a-a0": "opus", "a-v0": codec}
         assert streams["a-v0"].frames >= 30
+        assert receiver.totals().decoded == picture.frames + sound.frames
+        assert receiver.totals().decode_dropped == 0
         assert all(0 < (stream.first_frame or 0) < 10 for stream in streams.values())
         assert all(stream.bitrate > 0 for stream in streams.values())
         assert all(stream.jitter < 0.2 for stream in streams.values())

@@ -18,6 +18,8 @@ from bot.bridge.frames import EncodedFrame, FrameAssembler
 from bot.bridge.payloads import PayloadFormat
 from bot.bridge.pool import Budget
 from bot.bridge.rtp import RtpError
+from bot.clips.av1 import read_leb128
+from bot.clips.packets import payloads_of
 
 SIZE = (320, 180)
 Packets = list[list[bytes]]
@@ -78,7 +80,7 @@ def obus(unit: bytes) -> list[bytes]:
     while at < len(unit):
         head = 2 if unit[at] & 4 else 1
         assert unit[at] & 2
-        size, start = av1._read_leb128(unit, at + head)
+        size, start = read_leb128(unit, at + head)
         found.append(bytes((unit[at] & ~2,)) + unit[at + 1 : at + head] + unit[start : start + size])
         at = start + size
     return found
@@ -149,6 +151,26 @@ def test_av1_from_packets_to_pictures() -> None:
     frames = frames_of(AV1, packets)
     assert [frame.key for frame in frames] == [True] + 7 * [False]
     assert np.allclose(shades(AV1, frames), [shade(at) for at in range(8)], atol=2)
+
+
+def pictures(codec: str, count: int) -> list[bytes]:
+    match codec:
+        case "vp9":
+            return vp9_pictures(count)
+        case "av1":
+            return av1_pictures(count)
+        case "vp8":
+            return encoded("libvpx", count, {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"})
+    return encoded("libx264", count, {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline"})
+
+
+@pytest.mark.parametrize("codec", ["vp8", "vp9", "h264", "av1"])
+def test_what_clips_are_packed_into_is_what_comes_out(codec: str) -> None:
+    known = PayloadFormat(100, "video", codec, 90_000)
+    made = pictures(codec, 6)
+    packets = [list(payloads_of(codec, data, key=not at, size=SIZE)) for at, data in enumerate(made)]
+    assert any(len(payloads) > 1 for payloads in packets)
+    assert np.allclose(shades(known, frames_of(known, packets)), [shade(at) for at in range(6)], atol=3)
 
 
 @pytest.mark.parametrize("codec", ["vp9", "av1"])
@@ -242,12 +264,6 @@ def test_any_bytes_are_av1_or_a_value_error(payloads: list[bytes]) -> None:
     except ValueError:
         return
     assert len(unit) <= sum(map(len, payloads)) + 3 * sum(map(len, payloads))
-
-
-@given(st.integers(0, 2**40))
-def test_leb128_there_and_back(value: int) -> None:
-    data = av1._leb128(value)
-    assert av1._read_leb128(data + b"\x01", 0) == (value, len(data))
 
 
 def test_red_gives_its_newest_block() -> None:

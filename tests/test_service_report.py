@@ -1,7 +1,7 @@
 """Traffic in intervals, rows, statistics events and the live table; time is a parameter."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
@@ -71,6 +71,27 @@ def test_only_who_holds_a_session_has_statistics_and_metrics_add_them_up() -> No
     assert 'jitsi_bot_packets_total{direction="sent"} 300.0' in text
     assert 'jitsi_bot_bytes_total{direction="received"} 600000.0' in text
     assert "jitsi_bot_packets_lost_total 7.0" in text
+
+
+def test_who_drops_frames_can_not_keep_up_until_he_does_or_goes() -> None:
+    sampler, metrics = Sampler(0.0), Metrics()
+    still = [Still(config, moved()) for config in expand(load(bots=2, room="r"))]
+
+    def behind(*dropped: int) -> str:
+        for item, count in zip(still, dropped, strict=True):
+            item.traffic = replace(moved(), decoded=10 * count, dropped=count)
+        emit_statistics(sampler.rows(still, 10.0), metrics.on_event)
+        return metrics.render().decode()
+
+    assert "jitsi_bot_participants_behind 1.0" in behind(0, 3)
+    assert "jitsi_bot_participants_behind 2.0" in behind(5, 4)
+    text = behind(5, 6)
+    assert "jitsi_bot_participants_behind 1.0" in text
+    assert 'jitsi_bot_frames_total{result="dropped"} 11.0' in text
+    assert 'jitsi_bot_frames_total{result="decoded"} 110.0' in text
+    left = events.StateChanged(room="r", participant=still[1].config.name, previous=State.ACTIVE, state=State.LEFT)
+    metrics.on_event(left)
+    assert "jitsi_bot_participants_behind 0.0" in metrics.render().decode()
 
 
 def test_each_source_has_a_line_of_its_own() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from bot.clips.av1 import leb128, read_leb128
+
 _TEMPORAL_DELIMITER, _TILE_LIST = 2, 8
 _HAS_EXTENSION, _HAS_SIZE = 0x04, 0x02
-#: Bytes of a leb128 number at most (AV1 specification section 4.10.5).
-_LEB128_BYTES = 8
 
 
 def starts_key(body: bytes) -> bool:
@@ -47,7 +47,7 @@ def _elements(body: bytes) -> list[bytes]:
         if count and len(elements) == count - 1:
             size = len(body) - at
         else:
-            size, at = _read_leb128(body, at)
+            size, at = read_leb128(body, at)
         if at + size > len(body):
             raise ValueError(f"AV1 OBU element of {size} bytes does not fit the packet")
         elements.append(body[at : at + size])
@@ -55,25 +55,6 @@ def _elements(body: bytes) -> list[bytes]:
     if not elements or (count and len(elements) != count):
         raise ValueError("AV1 payload has fewer OBU elements than it says")
     return elements
-
-
-def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
-    """A number and where it ends (AV1 specification section 4.10.5)."""
-    value = 0
-    for place, byte in enumerate(data[at : at + _LEB128_BYTES]):
-        value |= (byte & 0x7F) << 7 * place
-        if not byte & 0x80:
-            return value, at + place + 1
-    raise ValueError("AV1 length is broken")
-
-
-def _leb128(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _is_left_out(obu: bytes) -> bool:
@@ -84,4 +65,4 @@ def _with_size(obu: bytes) -> bytes:
     if obu[0] & _HAS_SIZE:
         return obu
     head = 2 if obu[0] & _HAS_EXTENSION else 1
-    return bytes((obu[0] | _HAS_SIZE,)) + obu[1:head] + _leb128(len(obu) - head) + obu[head:]
+    return bytes((obu[0] | _HAS_SIZE,)) + obu[1:head] + leb128(len(obu) - head) + obu[head:]

@@ -148,6 +148,9 @@ class MediaTotals:
     sent_lost: int = 0
     received: int = 0
     received_lost: int = 0
+    #: Frames that were decoded, and those that were dropped because decoding could not keep up.
+    decoded: int = 0
+    decode_dropped: int = 0
     round_trip: float | None = None
 
 
@@ -258,7 +261,7 @@ class MediaSession:
 
     def totals(self) -> MediaTotals:
         """What went each way so far."""
-        octets = self.inbound.bytes
+        octets, decoded = self.inbound.bytes, self.inbound.decoders.totals
         return MediaTotals(
             audio_sent=self._sent_of("audio")[1],
             video_sent=self._sent_of("video")[1],
@@ -268,6 +271,8 @@ class MediaSession:
             sent_lost=self._uplink.lost,
             received=self.received.packets,
             received_lost=sum(stream.missing for stream in self.snapshot()),
+            decoded=decoded.frames,
+            decode_dropped=decoded.dropped,
             round_trip=self.round_trip,
         )
 

@@ -58,6 +58,9 @@ class Traffic:
     lost: int = 0
     #: Remote sources that were heard.
     streams: int = 0
+    #: Frames that were decoded, and those that were dropped because decoding could not keep up.
+    decoded: int = 0
+    dropped: int = 0
     #: The bridge's estimate of the way to us in bit/s, None before the first.
     bandwidth: float | None = None
 
@@ -132,7 +135,7 @@ class Participant:
         if self._conference is None or media is None:
             return Traffic(session=None)
         packets, octets = media.sent
-        streams = media.snapshot()
+        streams, decoded = media.snapshot(), media.inbound.decoders.totals
         return Traffic(
             session=media.id,
             packets_sent=packets,
@@ -141,6 +144,8 @@ class Participant:
             bytes_received=media.received.bytes,
             lost=sum(item.missing for item in streams),
             streams=len(streams),
+            decoded=decoded.frames,
+            dropped=decoded.dropped,
             bandwidth=self._conference.session.bridge.downlink,
         )
 

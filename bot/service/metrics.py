@@ -51,6 +51,17 @@ class Metrics:
         self._packets = self._both_ways("jitsi_bot_packets", "RTP packets")
         self._bytes = self._both_ways("jitsi_bot_bytes", "Bytes of RTP")
         self._lost = Counter("jitsi_bot_packets_lost", "RTP packets that never came", registry=self.registry)
+        self._frames = Counter(
+            "jitsi_bot_frames", "Frames that were decoded or dropped", ["result"], registry=self.registry
+        )
+        for result in ("decoded", "dropped"):
+            self._frames.labels(result=result)
+        self._late = Gauge(
+            "jitsi_bot_participants_behind",
+            "Participants that dropped frames in the last interval: decoding can't keep up",
+            registry=self.registry,
+        )
+        self._behind: set[tuple[str, str]] = set()
         self._bandwidth = Histogram(
             "jitsi_bot_downlink_bits_per_second",
             "The bridge's estimates of the ways to the participants, one an interval",
@@ -91,10 +102,19 @@ class Metrics:
         self._bytes.labels(direction="sent").inc(event.bytes_sent)
         self._bytes.labels(direction="received").inc(event.bytes_received)
         self._lost.inc(event.packets_lost)
+        self._frames.labels(result="decoded").inc(event.frames_decoded)
+        self._frames.labels(result="dropped").inc(event.frames_dropped)
+        self._keeps_up(event.room, event.participant, up=not event.frames_dropped)
         if event.bandwidth is not None:
             self._bandwidth.observe(event.bandwidth)
 
+    def _keeps_up(self, room: str, participant: str, *, up: bool) -> None:
+        (self._behind.discard if up else self._behind.add)((room, participant))
+        self._late.set(len(self._behind))
+
     def _moved(self, event: StateChanged) -> None:
+        if event.state != State.ACTIVE:
+            self._keeps_up(event.room, event.participant, up=True)
         if event.previous not in (State.IDLE, State.LEFT, State.FAILED):
             self._states.labels(state=event.previous).dec()
         if event.state not in (State.LEFT, State.FAILED):

@@ -89,6 +89,8 @@ def _participant_event(row: Row) -> MediaStatistics:
         bitrate_sent=row.interval.bitrate_sent,
         bitrate_received=row.interval.bitrate_received,
         streams=row.traffic.streams,
+        frames_decoded=row.interval.decoded,
+        frames_dropped=row.interval.dropped,
         bandwidth=row.traffic.bandwidth,
     )
 

@@ -17,6 +17,8 @@ class Interval:
     bytes_sent: int
     bytes_received: int
     lost: int
+    decoded: int
+    dropped: int
 
     @property
     def bitrate_sent(self) -> float:
@@ -49,4 +51,6 @@ class TrafficMeter:
             bytes_received=traffic.bytes_received - before.bytes_received,
             # Late packets are found after they were counted as lost: that is no negative loss.
             lost=max(0, traffic.lost - before.lost),
+            decoded=traffic.decoded - before.decoded,
+            dropped=traffic.dropped - before.dropped,
         )
