@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -20,6 +21,7 @@ from bot.bridge.pool import Budget
 from bot.bridge.rtp import RtpError
 from bot.clips.av1 import read_leb128
 from bot.clips.packets import payloads_of
+from tests.conftest import DATA
 
 SIZE = (320, 180)
 Packets = list[list[bytes]]
@@ -171,6 +173,32 @@ def test_what_clips_are_packed_into_is_what_comes_out(codec: str) -> None:
     packets = [list(payloads_of(codec, data, key=not at, size=SIZE)) for at, data in enumerate(made)]
     assert any(len(payloads) > 1 for payloads in packets)
     assert np.allclose(shades(known, frames_of(known, packets)), [shade(at) for at in range(6)], atol=3)
+
+
+@pytest.mark.parametrize("codec", ["vp9", "av1"])
+def test_what_a_web_client_sent_through_videobridge(codec: str) -> None:
+    """Chromium's packets of a moving picture: VP9 in flexible mode, its key picture of two layers; AV1 fragments.
+
+    The bridge went up to the second layer of VP9 in the second picture, when it had ended the first layer there.
+    """
+    known = PayloadFormat(100, "video", codec, 90_000)
+    assembler, frames = FrameAssembler(video=True, patience=0.1), list[EncodedFrame]()
+    for line in (DATA / "packets" / f"web-client-{codec}.txt").read_text().split():
+        data = bytes.fromhex(line)
+        header = rtp.parse_header(data)
+        frames += assembler.feed(header.sequence, unpack(codec, header, data), 0.0)
+    assert [frame.key for frame in frames] == [True] + 11 * [False]
+    if codec == "vp9":
+        assert [len(vp9.layer_frames(frame.data, frame.starts)) for frame in frames] == [2] + 11 * [1]
+    decoder = make_decoder(known, Budget(pool.POOL_PIXELS))
+    result = decode_batch(decoder, frames)
+    decoder.close()
+    assert (result.errors, result.refused, len(result.frames)) == (0, 0, 12)
+    heights = [item.height for item in result.frames if isinstance(item, VideoFrame)]
+    assert heights == [360, 180 if codec == "vp9" else 360] + 10 * [360]
+    lights = [item.to_ndarray()[:360].astype(float) for item in result.frames[2:]]
+    assert all(picture.std() > 5 for picture in lights)
+    assert all(np.abs(one - two).max() > 20 for one, two in pairwise(lights))
 
 
 @pytest.mark.parametrize("codec", ["vp9", "av1"])
