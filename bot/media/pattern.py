@@ -127,20 +127,23 @@ def _halved(area: slice) -> slice:
 
 
 class TestPattern:
-    """Pictures that carry room, name, clock and frame number, with two things that move in every frame."""
+    """Pictures that carry room, name, clock and frame number, with two things that move in every frame.
+
+    ``zone`` stands beside the clock: the name of its time zone, in three letters or none.
+    """
 
     __test__ = False  # not a test, whatever its name says to pytest
 
-    def __init__(self, room: str, name: str, width: int = 640, height: int = 360) -> None:
+    def __init__(self, room: str, name: str, width: int = 640, height: int = 360, *, zone: str = "UTC") -> None:
         self.layout = Layout.of(width, height)
         self.colour = colour_of(name)
         self._box_colour = second_colour_of(name)
-        self._still = self._draw_still(plain(room), plain(name))
+        self._still = self._draw_still(plain(room), plain(name), zone)
         self._ribbon = self._draw_ribbon()
         scale = int(self.layout.clock.scale)
         self._tiles = {char: render_text(char, scale, ink=_INK, paper=_PAPER) for char in CLOCK_ALPHABET}
 
-    def _draw_still(self, room: str, name: str) -> Planes:
+    def _draw_still(self, room: str, name: str, zone: str) -> Planes:
         layout = self.layout
         still = self._blank(self.colour)
         rows, columns = layout.panel
@@ -151,7 +154,7 @@ class TestPattern:
         for box, text in (
             layout.title(4, name),
             layout.title(17, room),
-            (layout.zone, "UTC"),
+            (layout.zone, f"{zone:3.3}"),
             (layout.label, _LABEL),
         ):
             _patch(still.y, box, render_text(text, int(box.scale), ink=_INK, paper=_PAPER))
