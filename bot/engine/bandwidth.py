@@ -21,14 +21,16 @@ _MASK = RING - 1
 WINDOW = 1.0
 #: Less tells nothing of a rate (seconds between the first and the last arrival).
 MIN_SPAN = 0.25
-#: A queue of so many seconds that grows is one too many; one below ``CALM_QUEUE`` is none.
-FULL_QUEUE, CALM_QUEUE = 0.06, 0.03
+#: A queue of so many seconds that grows is too much, one of ``WORST_QUEUE`` always, one of ``CALM_QUEUE`` never.
+FULL_QUEUE, WORST_QUEUE, CALM_QUEUE = 0.06, 0.3, 0.03
 #: A queue grows when it does so by this much within the window (seconds).
 GROWTH = 0.03
+#: Feedback in a row that must tell of a queue: a key frame, or a train, makes one that soon goes.
+PERSISTENT = 5
 #: Less loss than this happens to a radio link of any rate, and RTX mends it. More: the link is too small.
 TOO_MUCH_LOSS = 0.2
 #: With a queue, less loss says the same.
-LOSS_WITH_QUEUE = 0.05
+LOSS_WITH_QUEUE = 0.02
 #: What is left of the measured rate (draft-ietf-rmcat-gcc-02 section 5.5), and growth in a second.
 DECREASE, INCREASE = 0.85, 1.08
 #: The shortest delay is that of the last two of these intervals (seconds).
@@ -37,6 +39,8 @@ BASE_INTERVAL = 15.0
 REMB_LIFETIME = 10.0
 #: The packets of a train may come apart by this factor and so many seconds more than they were sent.
 TRAIN_STRETCH, TRAIN_JITTER = 1.1, 0.003
+#: What is taken of the rate that a train came apart to: it must not queue at once.
+TRAIN_SHARE = 0.95
 #: A train that is not answered within this time is forgotten (seconds).
 TRAIN_LIFETIME = 3.0
 
@@ -83,7 +87,7 @@ class Uplink:
         self._intervals: deque[_Interval] = deque()
         self._base: float | None = None
         self._older_base: float | None = None
-        self._base_until = 0.0
+        self._base_until = self._least = 0.0
         self._decreased = -1.0
         self._estimate: float | None = None
         self._updated = 0.0
@@ -201,8 +205,8 @@ class Uplink:
             self._older_base, self._base = self._base, newest
             self._base_until = now + BASE_INTERVAL
         self._base = newest if self._base is None else min(self._base, newest)
-        base = self._base if self._older_base is None else min(self._base, self._older_base)
-        self.queue = newest - base
+        self._least = self._base if self._older_base is None else min(self._base, self._older_base)
+        self.queue = newest - self._least
         lost = sum([item.lost for item in self._intervals])
         received = sum([item.received for item in self._intervals])
         self.loss = lost / (lost + received)
@@ -211,12 +215,12 @@ class Uplink:
         """Whether the link is too small: a queue that grows or overflows, or loss that no radio has."""
         if self.loss > TOO_MUCH_LOSS:
             return True
-        if self.queue < FULL_QUEUE:
+        delays = [item.delay for item in self._intervals]
+        standing = min(delays[-PERSISTENT:]) - self._least
+        if standing < FULL_QUEUE or len(delays) < PERSISTENT:
             return False
-        recent = list(self._intervals)[-3:]
-        least = min(item.delay for item in self._intervals)
-        grows = len(recent) == 3 and min(item.delay for item in recent) - least > GROWTH
-        return grows or self.loss > LOSS_WITH_QUEUE
+        grows = min(delays[-PERSISTENT:]) - min(delays) > GROWTH
+        return grows or standing > WORST_QUEUE or self.loss > LOSS_WITH_QUEUE
 
     def _answer_train(self, train: _Train, feedback: TransportFeedback, now: float) -> None:
         for number, arrival in feedback.packets:
@@ -238,6 +242,8 @@ class Uplink:
         span = came[-1][0] - came[0][0]
         sent = self._times[came[-1][1] & _MASK] - self._times[came[0][1] & _MASK]
         measured = 8 * sum(self._sizes[number & _MASK] for _, number in came[1:]) / max(span, 0.001)
-        found = train.rate if span <= TRAIN_STRETCH * sent + TRAIN_JITTER else DECREASE * min(measured, train.rate)
+        found = (
+            train.rate if span <= TRAIN_STRETCH * sent + TRAIN_JITTER else TRAIN_SHARE * min(measured, train.rate)
+        )
         self._estimate = max(self._estimate, found)
         self._updated = now

@@ -75,6 +75,10 @@ class Ticket:
         self.stream: Scheduled | None = stream
         self.rank = rank
 
+    def __lt__(self, other: object) -> bool:
+        """Of two tickets of one stream for the same time one was cancelled: their order means nothing."""
+        return False
+
     @property
     def gone(self) -> bool:
         """Whether it was cancelled, or the stream has ended."""
@@ -212,6 +216,10 @@ class Pacer:
         self._schedule.cancel(ticket)
         if not len(self._schedule):
             self._disarm()
+
+    def is_armed(self) -> bool:
+        """Whether a timer of the loop runs."""
+        return self._timer is not None
 
     def _arm(self) -> None:
         due = self._schedule.next_deadline()
