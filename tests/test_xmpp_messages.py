@@ -76,6 +76,10 @@ def test_other_messages() -> None:
     assert read_message(message("<body/>"), ROOM) is None
     visitor = "<body>hi</body><display-name xmlns='http://jitsi.org/protocol/display-name'>V</display-name>"
     assert read_message(message(visitor, kind="chat"), ROOM) == ChatReceived("a", "hi", True, nick="V")
+    visitor = visitor.replace("<display-name ", "<display-name source='visitor' ")
+    assert read_message(message(visitor, ROOM), ROOM) == ChatReceived("", "hi", False, nick="V")
+    assert read_message(message(visitor, ROOM, "chat"), ROOM) is None
+    assert read_message(message("<body>hi</body>", ROOM), ROOM) is None
     error = (
         "<error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"
         "<text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>no</text></error>"

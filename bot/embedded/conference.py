@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from xml.etree import ElementTree as ET
 
 from bot.embedded import sharing
@@ -26,6 +27,7 @@ from bot.embedded.stanza import (
     NS_DISCO_INFO,
     NS_JINGLE,
     NS_MUC_ADMIN,
+    NS_MUC_OWNER,
     NS_MUC_USER,
     PRESENCE,
     Jid,
@@ -34,6 +36,7 @@ from bot.embedded.stanza import (
     error_reply,
     iq_result,
 )
+from bot.embedded.visitors import node_order
 from bot.errors import BotError
 from bot.jingle.answer import bundle_transport
 from bot.jingle.codec import JingleError, build_jingle, parse_jingle
@@ -61,6 +64,8 @@ class Conference:
         #: True when the focus is out of the room again.
         self.ended = False
         self._config = config
+        #: The visitor nodes in use, with the address of the room there.
+        self.nodes: dict[str, str] = {}
         self._rng = rng
         self._bridge_sources = bridge_sources(rng)
         self._bridge_session = str(uuid.UUID(int=rng.getrandbits(128), version=4))
@@ -82,17 +87,61 @@ class Conference:
     def end(self) -> list[Output]:
         """Leave the room and close what is open."""
         outputs = self._forget()
-        attributes = {"type": "unavailable", "from": self._config.jid, "to": f"{self.room}/{FOCUS_NICK}"}
-        return [*outputs, Send(ET.Element(PRESENCE, attributes))]
+        for node, room in self.nodes.items():
+            outputs += [self._order("disconnect-vnode", node), self._destroy(room), self._leave(room)]
+        return [*outputs, self._leave(self.room)]
+
+    def _leave(self, room: str) -> Send:
+        attributes = {"type": "unavailable", "from": self._config.jid, "to": f"{room}/{FOCUS_NICK}"}
+        return Send(ET.Element(PRESENCE, attributes))
+
+    def _destroy(self, room: str) -> Send:
+        """Send the visitors home: there is nothing to see any more."""
+        query = element("query", NS_MUC_OWNER)
+        child(child(query, "destroy", NS_MUC_OWNER), "reason", NS_MUC_OWNER).text = "Conference ended."
+        return self._iq("set", room, query, self._new_id())
+
+    def node_for(self, asked: Mapping[str | None, str | None]) -> str | None:
+        """The visitor node for one who asks with these properties, None for the main room (Jicofo's rules)."""
+        nodes = self._config.node_muc_domains
+        if not nodes or "visitors-version" not in asked:
+            return None
+        full = self._count_participants() >= self._config.max_participants
+        if not (self.nodes or full or asked.get("visitor") == "true"):
+            return None
+        visitors = Counter(member.room for member in self.members.values() if member.visitor)
+        return min(nodes, key=lambda node: visitors[self._node_room(node)])
+
+    def use(self, node: str) -> list[Output]:
+        """Enter the room of a visitor node, and have it connected to the main one."""
+        if node in self.nodes:
+            return []
+        room = self.nodes[node] = self._node_room(node)
+        to = f"{room}/{FOCUS_NICK}"
+        enter = focus_presence(self._config.jid, to, self._presence_id, bridges=self._bridges, join=True)
+        return [Send(enter), self._order("connect-vnode", node)]
+
+    def _node_room(self, node: str) -> str:
+        return f"{Jid.parse(self.room).node}@{self._config.node_muc_domains[node]}"
+
+    def _order(self, order: str, node: str) -> Send:
+        return self._iq("get", self._config.visitors_component, node_order(order, self.room, node), self._new_id())
+
+    def _count_participants(self) -> int:
+        return sum(not member.visitor for member in self.members.values())
 
     def presence(self, stanza: ET.Element, now: float) -> list[Output]:
-        """Take a presence of the room."""
-        nick = Jid.parse(stanza.get("from", "")).resource
-        kind = stanza.get("type")
+        """Take a presence of the room, or of one at a visitor node: there only visitors count."""
+        address = Jid.parse(stanza.get("from", ""))
+        nick, kind = address.resource, stanza.get("type")
         if nick == FOCUS_NICK or not nick:
-            return self._forget() if kind in {"unavailable", "error"} else []
+            gone = kind in {"unavailable", "error"}
+            return self._forget() if gone and address.bare == self.room else []
+        member = self.members.get(nick)
         if kind == "unavailable":
-            return self._left(nick, now)
+            return self._left(nick, now) if member is not None and member.room == address.bare else []
+        if address.bare != self.room and (_role(stanza) != "visitor" or member is not None):
+            return []
         return self._present(nick, stanza, now) if kind is None else []
 
     def _forget(self) -> list[Output]:
@@ -112,7 +161,9 @@ class Conference:
         if member is not None:
             member.affiliation = affiliation
             return []
-        member = Member(nick, item.get("jid", "") if item is not None else "", affiliation)
+        room = Jid.parse(stanza.get("from", "")).bare
+        jid = item.get("jid", "") if item is not None else ""
+        member = Member(nick, jid, room, visitor=room != self.room, affiliation=affiliation)
         self.members[nick] = member
         self._empty_at = None
         if len(self.members) >= self._config.min_participants:
@@ -129,7 +180,7 @@ class Conference:
         """Choose an owner where there is none: whoever came first."""
         if any(member.affiliation == "owner" or member.owner_at is not None for member in self.members.values()):
             return
-        first = next(iter(self.members.values()), None)
+        first = next((member for member in self.members.values() if not member.visitor), None)
         if first is not None:
             first.owner_at = now + self._config.owner_delay
 
@@ -139,7 +190,7 @@ class Conference:
             return []
         outputs = self._close(member)
         self._requests = {key: request for key, request in self._requests.items() if request[1] != nick}
-        if not self.members:
+        if not self._count_participants():
             return [*outputs, *self.end()]
         self._elect(now)
         sharing.left(self.members, nick)
@@ -211,11 +262,11 @@ class Conference:
     def _request(self, purpose: str, member: Member, kind: str, payload: ET.Element) -> Send:
         identifier = self._new_id()
         self._requests[identifier] = (purpose, member.nick, member.sid)
-        return self._iq(kind, f"{self.room}/{member.nick}", payload, identifier)
+        return self._iq(kind, f"{member.room}/{member.nick}", payload, identifier)
 
     def _tell(self, member: Member, payload: ET.Element) -> Send:
         """A request whose answer changes nothing."""
-        return self._iq("set", f"{self.room}/{member.nick}", payload, self._new_id())
+        return self._iq("set", f"{member.room}/{member.nick}", payload, self._new_id())
 
     def answer(self, stanza: ET.Element) -> list[Output]:
         """Take the answer to a request of ours."""
@@ -335,6 +386,8 @@ class Conference:
             transport = bundle_transport(jingle)
         except BotError as error:
             return [Send(error_reply(stanza, "bad-request", str(error)))]
+        if member.visitor and jingle.sources:
+            return [Send(error_reply(stanza, "forbidden", "sources not allowed for visitors"))]
         problem = sharing.problem(self.members, member, jingle.sources, self._config.max_ssrcs)
         if problem is not None:
             return [Send(error_reply(stanza, "bad-request", problem))]
@@ -348,6 +401,8 @@ class Conference:
         ]
 
     def _source_add(self, stanza: ET.Element, jingle: Jingle, member: Member) -> list[Output]:
+        if member.visitor:
+            return [Send(error_reply(stanza, "forbidden", "add-source not allowed for visitors"))]
         problem = sharing.problem(self.members, member, jingle.sources, self._config.max_ssrcs)
         if problem is not None:
             return [Send(error_reply(stanza, "bad-request", problem))]
@@ -391,6 +446,11 @@ class Conference:
         member.sources = SourceMap()
         member.told = {}
         return [CloseEndpoint(self.room, member.nick, sid)] if sid is not None else []
+
+
+def _role(stanza: ET.Element) -> str:
+    item = stanza.find(f"{{{NS_MUC_USER}}}x/{{{NS_MUC_USER}}}item")
+    return item.get("role", "none") if item is not None else "none"
 
 
 def _session_info(stanza: ET.Element, jingle: Jingle, _member: Member) -> list[Output]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bot.embedded.services import ExternalService
+from bot.xmpp.visitors import NODES_DOMAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class EmbeddedConfig:
 
     ``rooms`` are policies by room name (the part before ``@``). ``accounts`` are user names with passwords for
     SASL PLAIN. ``restrict_room_creation`` lets only the focus create rooms, as docker-jitsi-meet does.
+    ``visitor_nodes`` are names of visitor nodes, which clients reach with ``?vnode=NAME``.
     """
 
     domain: str = "meet.jitsi"
@@ -50,6 +52,11 @@ class EmbeddedConfig:
     single_participant_timeout: float = 20.0
     #: Participants needed before anybody gets a media session.
     min_participants: int = 2
+    visitor_nodes: tuple[str, ...] = ()
+    #: Participants in a room beyond whom others are sent to a visitor node.
+    max_participants: int = 20
+    #: Whether a visitor's raised hand opens the main room to him at once, as in docker-jitsi-meet, or never does.
+    promote_visitors: bool = True
     #: How long after the first join the focus gives ownership.
     owner_delay: float = 0.03
     disco_timeout: float = 5.0
@@ -60,3 +67,18 @@ class EmbeddedConfig:
     def focus_jid(self) -> str:
         """Full address of the focus in the embedded server."""
         return f"focus@{self.auth_domain}/focus"
+
+    def node_domain(self, node: str | None) -> str:
+        """Domain of the login at a visitor node, or at the main server."""
+        return f"{node}.{NODES_DOMAIN}" if node in self.visitor_nodes else self.domain
+
+    @property
+    def domains(self) -> frozenset[str]:
+        """All domains that clients log in to."""
+        return frozenset({self.domain, *(self.node_domain(node) for node in self.visitor_nodes)})
+
+    @property
+    def node_muc_domains(self) -> Mapping[str, str]:
+        """Domain of the rooms of each visitor node: the main one's prefix before the node's domain."""
+        prefix = self.muc_domain.partition(".")[0]
+        return {node: f"{prefix}.{self.node_domain(node)}" for node in self.visitor_nodes}

@@ -35,6 +35,7 @@ from bot.embedded.stanza import (
     payload_of,
     serialize,
 )
+from bot.embedded.visitors import SUB_DOMAIN
 
 _BIND = f"{{{NS_BIND}}}bind"
 
@@ -89,6 +90,7 @@ class Session:
 class _Connection:
     id: int
     negotiation: Negotiation
+    domain: str
     session: Session | None = None
 
 
@@ -127,12 +129,17 @@ class XmppCore:
 
     # --- connections ---------------------------------------------------------------------------------------
 
-    def connect(self) -> int:
-        """Register a new WebSocket; its number is what feed and lost take."""
+    def connect(self, vnode: str | None = None, username: str = "") -> int:
+        """Register a new WebSocket; its number is what feed and lost take.
+
+        ``vnode`` is the visitor node that it is for, and ``username`` the one that a promoted visitor asks for.
+        """
         number = self._next_connection
         self._next_connection += 1
-        negotiation = Negotiation(self.config.domain, self.config.accounts, self._new_id)
-        self._connections[number] = _Connection(number, negotiation)
+        domain = self.config.node_domain(vnode)
+        accounts = self.config.accounts if domain == self.config.domain else {}
+        negotiation = Negotiation(domain, accounts, lambda: self.muc.visitors.login(username) or self._new_id())
+        self._connections[number] = _Connection(number, negotiation, domain)
         return number
 
     def feed(self, connection: int, frame: str) -> list[Output]:
@@ -203,7 +210,7 @@ class XmppCore:
 
     def _bind(self, state: _Connection, frame: ET.Element, payload: ET.Element) -> None:
         resource = payload.findtext(f"{{{NS_BIND}}}resource") or new_resource()
-        address = Jid(state.negotiation.user or "", self.config.domain, resource)
+        address = Jid(state.negotiation.user or "", state.domain, resource)
         if not address.fits:
             self._write(state.id, error_reply(frame, "bad-request", "The resource is too long"))
             return
@@ -305,7 +312,7 @@ class XmppCore:
 
     def _fail(self, state: _Connection, error: StreamError) -> None:
         if state.negotiation.phase is Phase.OPENING:
-            self._write(state.id, element("open", NS_FRAMING, {"version": "1.0", "from": self.config.domain}))
+            self._write(state.id, element("open", NS_FRAMING, {"version": "1.0", "from": state.domain}))
         self._write(state.id, error.element())
         self._outputs.append(Failed(state.id, error.condition, str(error)))
         session = state.session
@@ -337,21 +344,25 @@ class XmppCore:
         sender = Jid.parse(stanza.get("from", ""))
         target = Jid.parse(stanza.get("to") or sender.bare)
         config = self.config
-        if not stanza.get("to") or str(target) in {config.domain, sender.bare}:
-            self._to_domain(stanza)
-        elif target.domain == config.muc_domain or (target.domain == config.lobby_domain and target.node):
+        if not stanza.get("to") or str(target) in {*config.domains, sender.bare}:
+            self._to_domain(stanza, sender.domain if target.node else target.domain)
+        elif self._has_rooms(target):
             self._queue.extend(self.muc.feed(stanza))
         elif target.domain in {config.focus_domain, config.auth_domain}:
             self._to_focus(stanza)
-        elif target.domain == config.domain:
+        elif target.domain in config.domains:
             self._to_session(stanza, str(target))
         else:
             self._to_component(stanza, target.domain)
 
-    def _to_domain(self, stanza: ET.Element) -> None:
+    def _has_rooms(self, target: Jid) -> bool:
+        config = self.config
+        lobby = target.domain == config.lobby_domain and bool(target.node)
+        return lobby or target.domain == config.muc_domain or self.muc.visitors.is_node(target.domain)
+
+    def _to_domain(self, stanza: ET.Element, domain: str) -> None:
         if is_request(stanza):
-            config = self.config
-            self._queue.append(answer_for_domain(stanza, config.domain, config.services, self._wall()))
+            self._queue.append(answer_for_domain(stanza, domain, self.config.services, self._wall()))
         elif stanza.tag == PRESENCE and stanza.get("type") == "unavailable" and not stanza.get("to"):
             self._queue.extend(self.muc.user_gone(stanza.get("from", "")))
             stanza.set(XML_LANG, stanza.get(XML_LANG, "en"))
@@ -365,10 +376,18 @@ class XmppCore:
 
     def _to_component(self, stanza: ET.Element, domain: str) -> None:
         sub_domain, _, rest = domain.partition(".")
-        if rest == self.config.domain and any(sub_domain == name for name, _ in COMPONENTS):
+        if domain == f"{SUB_DOMAIN}.{self.config.domain}" and self.config.visitor_nodes and is_request(stanza):
+            self._queue.extend(self._order(stanza))
+        elif rest == self.config.domain and any(sub_domain == name for name, _ in COMPONENTS):
             self._queue.extend(answer_for_component(stanza, sub_domain))
         elif is_request(stanza):
             self._queue.append(error_reply(stanza, "service-unavailable"))
+
+    def _order(self, stanza: ET.Element) -> list[ET.Element]:
+        """Only the focus orders the visitor nodes."""
+        if self.muc.is_service(stanza.get("from", "")):
+            return self.muc.visitors.order(stanza)
+        return [error_reply(stanza, "forbidden")]
 
     def _to_session(self, stanza: ET.Element, jid: str) -> None:
         session = self._sessions.get(jid)

@@ -55,7 +55,7 @@ class Focus:
 
     def feed(self, stanza: ET.Element, now: float) -> list[Output]:
         """Take a stanza that was sent to the focus."""
-        conference = self._conferences.get(Jid.parse(stanza.get("from", "")).bare)
+        conference = self._conferences.get(self._main_room(Jid.parse(stanza.get("from", ""))))
         if stanza.tag == PRESENCE:
             outputs = conference.presence(stanza, now) if conference is not None else []
         elif stanza.tag == IQ:
@@ -63,6 +63,11 @@ class Focus:
         else:
             outputs = []  # messages are heard and not answered
         return self._finished(outputs)
+
+    def _main_room(self, address: Jid) -> str:
+        """The room of the conference that ``address`` belongs to; rooms of visitor nodes have the same name."""
+        node = address.domain in self.config.node_muc_domains.values()
+        return f"{address.node}@{self.config.muc_domain}" if node else address.bare
 
     def opened(self, room: str, endpoint: str, sid: str, transport: Transport, now: float) -> list[Output]:
         """The bridge has opened its side of a participant's transport."""
@@ -123,9 +128,15 @@ class Focus:
             self._conferences[room.bare] = conference
             outputs += conference.join()
         attributes = {"focusjid": Jid.parse(self.config.jid).bare, "room": room.bare, "ready": "true"}
+        asked = {item.get("name"): item.get("value") for item in payload.iter(f"{{{NS_FOCUS}}}property")}
+        node = self._conferences[room.bare].node_for(asked)
+        if node is not None:
+            attributes["vnode"] = node
+            outputs += self._conferences[room.bare].use(node)
         answer = element("conference", NS_FOCUS, attributes)
-        for name in ("authentication", "visitors-supported"):
-            child(answer, "property", NS_FOCUS, name=name, value="false")
+        child(answer, "property", NS_FOCUS, name="authentication", value="false")
+        supported = str(bool(self.config.node_muc_domains)).lower()
+        child(answer, "property", NS_FOCUS, name="visitors-supported", value=supported)
         return [*outputs, Send(iq_result(stanza, answer))]
 
 

@@ -26,6 +26,7 @@ from bot.embedded.stanza import (
     element,
     error_reply,
 )
+from bot.embedded.visitors import VisitorNodes
 
 #: Jitsi's rule for nicks, which are endpoint ids.
 _NICK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_]*")
@@ -53,22 +54,35 @@ class MucService:
         self._owners = {Jid.parse(config.focus_jid).bare, config.focus_domain}
         self._iq = MucIq(self)
         self.lobbies = Lobbies(self.rooms, config.lobby_domain, config.muc_domain)
+        self.visitors = VisitorNodes(config, self.rooms)
 
     def feed(self, stanza: ET.Element) -> list[ET.Element]:
         """Take a stanza sent to the service, a room or an occupant; ``from`` is the sender's full address."""
         if stanza.tag == PRESENCE:
-            return self.lobbies.seen(self._presence(stanza))
+            return [*self.lobbies.seen(self._presence(stanza)), *self._told_others(stanza)]
         if stanza.tag == MESSAGE:
             return self._message(stanza)
         return self._iq.feed(stanza) if stanza.tag == IQ else []
+
+    def _told_others(self, stanza: ET.Element) -> list[ET.Element]:
+        """What the other rooms of the meeting, and a visitor, are told after a presence."""
+        address = Jid.parse(stanza.get("to", ""))
+        if self.visitors.is_node(address.domain):
+            return self.visitors.heard(stanza)
+        return self.visitors.mirror(address.bare)
 
     def user_gone(self, jid: str) -> list[ET.Element]:
         """Take an address out of all rooms: its session has ended."""
         told = []
         for room in list(self.rooms.values()):
-            if (occupant := room.by_jid.get(jid)) is not None:
-                told += self.leave(room, occupant)
+            if (occupant := room.by_jid.get(jid)) is not None and self._is_here(room, jid):
+                told += [*self.leave(room, occupant), *self.visitors.mirror(room.jid)]
         return told
+
+    def _is_here(self, room: Room, jid: str) -> bool:
+        """Whether he came into the room himself: in that of a node he may only be shown."""
+        local = Jid.parse(jid).domain != self._config.domain
+        return local or not self.visitors.is_node(Jid.parse(room.jid).domain)
 
     def leave(
         self,
@@ -123,7 +137,8 @@ class MucService:
                 return [error_reply(stanza, "not-allowed", "Room creation is restricted")]
             created = False
         if room is None:
-            if self._config.restrict_room_creation and not self.is_service(stanza.get("from", "")):
+            restricted = self._config.restrict_room_creation or self.visitors.is_node(target.domain)
+            if restricted and not self.is_service(stanza.get("from", "")):
                 return [error_reply(stanza, "not-allowed", "Room creation is restricted")]
             room = self._create(target)
         refusal = self._refuse(room, stanza, x, target.resource)
@@ -132,13 +147,19 @@ class MucService:
         self.rooms[room.jid] = room
         if created:
             room.affiliations[Jid.parse(stanza.get("from", "")).bare] = "owner"
-        occupant = room.add(stanza, target.resource)
+        occupant = room.add(stanza, target.resource, visitor=self._visits(stanza, target))
         return [
             *room.occupants_for(occupant),
             self._metadata(room, occupant),
             *room.broadcast(occupant, ("100", "201") if created else ("100",)),
             room.subject_for(occupant),
         ]
+
+    def _visits(self, stanza: ET.Element, target: Jid) -> bool:
+        """Whether it is a visitor who comes: to the room of a node, and by that node's own login."""
+        sender = stanza.get("from", "")
+        shown = Jid.parse(sender).domain == self._config.domain
+        return self.visitors.is_node(target.domain) and not shown and not self.is_service(sender)
 
     def _create(self, target: Jid) -> Room:
         policy = self._config.rooms.get(target.node, OPEN_ROOM)
@@ -214,9 +235,11 @@ class MucService:
             if sender.role != "moderator":
                 return [error_reply(stanza, "forbidden", "You are not allowed to change the subject", by=room.jid)]
             room.subject = subject
-        return room.message_to_all(stanza, sender)
+        return self.visitors.chat(room, sender, room.message_to_all(stanza, sender))
 
     def _private(self, room: Room, sender: Occupant, stanza: ET.Element, nick: str) -> ET.Element:
+        if sender.hidden:
+            return error_reply(stanza, "forbidden", "Visitors write to all, not to one", by=room.jid)
         receiver = room.occupants.get(nick)
         if receiver is None:
             return error_reply(stanza, "item-not-found", "Recipient not in room", by=room.jid)

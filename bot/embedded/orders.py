@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
@@ -22,6 +23,11 @@ class FocusConfig:
     empty_room_timeout: float = 15.0
     #: SSRCs, and groups of them, that one participant may have (Jicofo's default).
     max_ssrcs: int = 20
+    #: Participants in a room beyond whom others are sent to a visitor node, where there is one.
+    max_participants: int = 20
+    #: Domain of the rooms of each visitor node by its name, and the component that connects them.
+    node_muc_domains: Mapping[str, str] = field(default_factory=dict)
+    visitors_component: str = "visitors.meet.jitsi"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,9 @@ class Member:
 
     nick: str
     jid: str
+    #: The room that he is in: the main one, or for a visitor that of a node.
+    room: str = ""
+    visitor: bool = False
     affiliation: str = "none"
     features: Features | None = None
     disco_deadline: float | None = None

@@ -54,6 +54,8 @@ class Occupant:
     affiliation: str
     role: str
     occupant_id: str
+    #: A visitor: nobody but himself and the focus is told of him.
+    hidden: bool = False
     presence: list[ET.Element] = field(default_factory=list)
     attributes: dict[str, str] = field(default_factory=dict)
 
@@ -98,11 +100,12 @@ class Room:
         address = Jid.parse(jid)
         return self.affiliations.get(address.bare) or self.affiliations.get(address.domain) or "none"
 
-    def add(self, stanza: ET.Element, nick: str) -> Occupant:
-        """Let the sender of a join presence in."""
+    def add(self, stanza: ET.Element, nick: str, *, visitor: bool = False) -> Occupant:
+        """Let the sender of a join presence in; a ``visitor`` is shown to nobody."""
         jid = stanza.get("from", "")
         affiliation = self.affiliation(jid)
-        occupant = Occupant(nick, jid, affiliation, ROLES.get(affiliation, "participant"), self._occupant_id(jid))
+        role = "visitor" if visitor else ROLES.get(affiliation, "participant")
+        occupant = Occupant(nick, jid, affiliation, role, self._occupant_id(jid), hidden=visitor)
         occupant.says(stanza)
         self.occupants[nick] = self.by_jid[jid] = occupant
         return occupant
@@ -151,12 +154,18 @@ class Room:
 
     def broadcast(self, occupant: Occupant, self_codes: Iterable[str] = ()) -> list[ET.Element]:
         """The presence of ``occupant`` to everybody, himself last, with ``self_codes`` for himself."""
-        told = [self.presence_of(occupant, other) for other in self.occupants.values() if other is not occupant]
+        told = [self.presence_of(occupant, other) for other in self._seeing(occupant) if other is not occupant]
         return [*told, self.presence_of(occupant, occupant, self_codes)]
 
     def occupants_for(self, newcomer: Occupant) -> list[ET.Element]:
         """The presence of all others to ``newcomer``."""
-        return [self.presence_of(other, newcomer) for other in self.occupants.values() if other is not newcomer]
+        others = [other for other in self.occupants.values() if other is not newcomer]
+        return [self.presence_of(other, newcomer) for other in others if newcomer in self._seeing(other)]
+
+    def _seeing(self, occupant: Occupant) -> list[Occupant]:
+        """Who is told of ``occupant``, himself while he is in: of a visitor only the owners, as the focus is."""
+        everybody = self.occupants.values()
+        return [other for other in everybody if not occupant.hidden or other is occupant or _owns(other)]
 
     def changed_by(self, occupant: Occupant, actor: str | None) -> list[ET.Element]:
         """Tell everybody the new affiliation or role of ``occupant``; a moderator also gets his permissions."""
@@ -186,7 +195,7 @@ class Room:
         self.remove(occupant)
         occupant.role = "none"
         told = []
-        for other in (*self.occupants.values(), occupant):
+        for other in (*self._seeing(occupant), occupant):
             attributes = {"type": "unavailable", "to": other.jid, "from": f"{self.jid}/{occupant.nick}"}
             # Prosody repeats the language of whoever leaves; who is taken out said nothing that had one.
             stanza = ET.Element(PRESENCE, attributes if codes else {**attributes, XML_LANG: "en"})
@@ -211,3 +220,7 @@ class Room:
         message = ET.Element(MESSAGE, {"type": "groupchat", "from": self.jid, "to": occupant.jid})
         message.append(self.subject)
         return message
+
+
+def _owns(occupant: Occupant) -> bool:
+    return occupant.affiliation == "owner"

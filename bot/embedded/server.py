@@ -20,6 +20,7 @@ from bot.embedded.core import Close, Failed, Output, ToFocus, Write, XmppCore
 from bot.embedded.orders import FocusConfig
 from bot.embedded.owner import Alarm
 from bot.embedded.service import FocusService
+from bot.embedded.visitors import SUB_DOMAIN
 from bot.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
@@ -215,7 +216,7 @@ class EmbeddedServer:
             return web.Response(status=400, text="the WebSocket sub-protocol must be xmpp (RFC 7395)\n")
         socket = web.WebSocketResponse(protocols=("xmpp",), max_msg_size=self.config.max_frame_bytes)
         await socket.prepare(request)
-        connection = self.core.connect()
+        connection = self.core.connect(request.query.get("vnode"), request.query.get("customusername", ""))
         client = self._clients[connection] = _Client(socket, request.transport)
         writer = asyncio.create_task(client.write(), name=f"xmpp writer {connection}")
         try:
@@ -255,4 +256,7 @@ def focus_config(config: EmbeddedConfig) -> FocusConfig:
         owner_delay=config.owner_delay,
         disco_timeout=config.disco_timeout,
         empty_room_timeout=config.empty_room_timeout,
+        max_participants=config.max_participants,
+        node_muc_domains=config.node_muc_domains,
+        visitors_component=f"{SUB_DOMAIN}.{config.domain}",
     )

@@ -26,7 +26,8 @@ _DISPLAY_NAME = "{http://jitsi.org/protocol/display-name}display-name"
 class ChatReceived:
     """Somebody wrote, to all or to us alone. ``stamp`` is set for what was written before we came (XEP-0203).
 
-    ``nick`` is set where the sender is not in the room (a visitor).
+    ``nick`` is set where the sender is not in the room (a visitor); in the main room ``endpoint`` is empty then,
+    as the room says it for him.
     """
 
     endpoint: str
@@ -81,7 +82,13 @@ def read_message(stanza: ET.Element, room_jid: str) -> MessageEvent | None:
     text = stanza.findtext(_BODY)
     if subject is not None and text is None:
         return SubjectChanged(subject.text or "")
-    return _chat(stanza, endpoint, text) if text and endpoint else None
+    return _chat(stanza, endpoint, text) if text and (endpoint or _is_visitors(stanza)) else None
+
+
+def _is_visitors(stanza: ET.Element) -> bool:
+    """Whether the room passes on what a visitor wrote to all."""
+    name = stanza.find(_DISPLAY_NAME)
+    return name is not None and name.get("source") == "visitor" and stanza.get("type") == "groupchat"
 
 
 def _from_room(stanza: ET.Element) -> MessageEvent | None:
