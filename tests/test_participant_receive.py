@@ -3,12 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from av import VideoFrame
 
+from bot.bridge import decode
+from bot.bridge.decoder import DecodedFrame
 from bot.bridge.session import MediaSession
 from bot.embedded.server import EmbeddedServer
+from bot.participant.config import expand
 from bot.participant.participant import Participant
+from bot.settings import load
 from tests.bridge_support import until
 from tests.test_participant_prosody import Seen, participant
 
@@ -58,4 +63,43 @@ async def test_each_sees_and_hears_the_other_by_name(server: EmbeddedServer) -> 
     two.stop()
     await until(lambda: media.snapshot() == ())  # who left is not shown any more
     one.stop()
+    await asyncio.wait_for(asyncio.gather(*tasks), 15)
+
+
+async def test_a_sample_goes_from_one_endpoint_to_the_next(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Picture and sound of one endpoint at a time, each begun by a key frame that was asked for."""
+    monkeypatch.setattr(decode, "DWELL", 1.5)
+    frames: dict[int, int] = {}
+
+    def watch(stream: decode.DecodedStream, frame: DecodedFrame) -> None:
+        frames[stream.ssrc] = frames.get(stream.ssrc, 0) + 1
+
+    seen = [Seen() for _ in range(3)]
+    (config,) = expand(load(ws_url=server.url, name="one", decode="sample:2", ice_addresses="127.0.0.1"))
+    bots = [Participant(config, emit=seen[0], on_frame=watch)]
+    bots += [
+        participant(server.url, item, name=name, ice_addresses="127.0.0.1")
+        for item, name in zip(seen[1:], "ab", strict=True)
+    ]
+    tasks = [asyncio.create_task(bot.run()) for bot in bots]
+    for item in seen:
+        await item.wait("media_connected")
+    media = media_of(bots[0])
+    assert media is not None
+    together = set()
+
+    def all_seen() -> bool:
+        now = {stream.source for stream in media.snapshot() if media.decoded(stream.ssrc) is not None}
+        together.add(frozenset(now))
+        assert len(now) <= 2
+        return len(frames) == 4 and min(frames.values()) >= 15
+
+    await until(all_seen, 40)
+    far = [bot.conference.room.own.rpartition("/")[2] for bot in bots[1:] if bot.conference]
+    assert {frozenset({f"{name}-a0", f"{name}-v0"}) for name in far} <= together
+    assert media.totals().decode_dropped == 0
+    for bot in bots:
+        bot.stop()
     await asyncio.wait_for(asyncio.gather(*tasks), 15)
