@@ -14,7 +14,11 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from numpy.typing import NDArray
 
+from bot.bridge.decoder import PictureDecoder
 from bot.bridge.depacketize import unpack
+from bot.bridge.frames import FrameAssembler
+from bot.bridge.payloads import PayloadFormat
+from bot.bridge.pool import Budget
 from bot.bridge.rtp import parse_header
 from bot.clips.av1 import read_leb128
 from bot.clips.model import Clip, ClipFrame
@@ -144,6 +148,24 @@ def psnr(one: Luma, other: Luma) -> float:
     """Peak signal-to-noise ratio in dB."""
     error = float(np.mean(np.square(one.astype(np.float64) - other.astype(np.float64))))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+class Receiver:
+    """The receiving half of the project: packets in, pictures out, by the place of their frame in the clip."""
+
+    def __init__(self, codec: str) -> None:
+        known = PayloadFormat(id=96, media="video", codec=codec, clock_rate=90000)
+        self._codec = codec
+        self._decoder = PictureDecoder(known, Budget(10_000_000))
+        self.assembler = FrameAssembler(video=True, patience=0.1)
+
+    def take(self, sequence: int, payload: bytes, *, timestamp: int, marker: bool, now: float) -> list[Luma]:
+        """The pictures that are complete with this packet."""
+        second = 96 | (0x80 if marker else 0)
+        data = struct.pack("!BBHLL", 0x80, second, sequence & 0xFFFF, timestamp, 1234) + payload
+        piece = unpack(self._codec, parse_header(data), data)
+        found = self.assembler.feed(sequence & 0xFFFF, piece, now) + self.assembler.expire(now)
+        return [luma_of(shown) for item in found for shown in self._decoder.decode(item)]
 
 
 def heard(frames: Iterable[ClipFrame]) -> NDArray[np.int16]:

@@ -21,7 +21,7 @@ from bot.media.clipencode import ENCODERS, encode_sound, encode_video, next_targ
 from bot.media.clipsource import Decoration, Samples, picture_source, sound_of
 from bot.media.pattern import Planes, read_clock, read_number
 from bot.media.synthetic import planes_of
-from tests.clips_support import Luma, Pictures, bitrate, decoded, heard, luma_of, psnr, switched
+from tests.clips_support import Luma, Pictures, Receiver, bitrate, decoded, heard, luma_of, psnr, switched
 
 SMALL = (LayerSpec(160, 90, 150_000),)
 CODECS: list[VideoCodec] = ["vp8", "vp9", "h264", "av1"]
@@ -82,6 +82,28 @@ def test_pictures_come_through_switches_between_variants(video: tuple[Clip, list
     ]
     assert sum(left != right for left, right in changes) >= 6
     assert_shown(clip.codec, frames, pictures)
+
+
+def test_the_receiving_half_shows_it_and_recovers_from_loss_at_a_switch(video: tuple[Clip, list[Luma]]) -> None:
+    """A packet of the second picture is lost: the other variant's next key frame brings the pictures back."""
+    clip, pictures = video
+    receiver, sequence = Receiver(clip.codec), 65_530
+    shown: dict[int, Luma] = {}
+    variant = clip.layers[0].variants[0]
+    for place in range(30):
+        now = place / 15
+        if receiver.assembler.needs_key_frame and clip.layers[0].variants[1][place].key:
+            variant = clip.layers[0].variants[1]
+        payloads = variant[place].payloads
+        for number, payload in enumerate(payloads):
+            sequence += 1
+            if place == 1 and number == 0:
+                continue
+            marker = number == len(payloads) - 1
+            found = receiver.take(sequence, payload, timestamp=place * 6000, marker=marker, now=now)
+            shown |= dict.fromkeys([place], found[-1]) if found else {}
+    assert sorted(shown) == [0, *range(7, 30)]
+    assert all(psnr(luma, pictures[place]) > GOOD for place, luma in shown.items())
 
 
 def test_a_stream_may_begin_at_any_key_frame(video: tuple[Clip, list[Luma]]) -> None:
