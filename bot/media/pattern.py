@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bot.media.font import CELL_WIDTH, Luma, TextBox, plain, read_text, render_text, shorten
-from bot.media.identity import Colour, colour_of, second_colour_of
+from bot.media.identity import Colour, colour_of, second_colour_of, stable_hash
+from bot.media.watermark import write
 
 # The picture is laid out in units: 160 x 90 of them, in the middle of the frame.
 _UNITS_WIDE = 160
@@ -50,6 +51,11 @@ def clock_text(wall: float) -> str:
 def number_text(index: int) -> str:
     """The frame number as burnt in: eight digits, which wrap."""
     return f"{index % 10**_NUMBER_DIGITS:0{_NUMBER_DIGITS}}"
+
+
+def ident_of(name: str) -> int:
+    """What the marks in the pictures of the participant called ``name`` say of whose they are: 16 bits."""
+    return stable_hash(name) & 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,7 @@ class TestPattern:
     """Pictures that carry room, name, clock and frame number, with two things that move in every frame.
 
     ``zone`` stands beside the clock: the name of its time zone, in three letters or none.
+    The mark of :mod:`bot.media.watermark` tells the frame number and ``ident`` to machines.
     """
 
     __test__ = False  # not a test, whatever its name says to pytest
@@ -137,6 +144,8 @@ class TestPattern:
     def __init__(self, room: str, name: str, width: int = 640, height: int = 360, *, zone: str = "UTC") -> None:
         self.layout = Layout.of(width, height)
         self.colour = colour_of(name)
+        #: Tells in the mark whose picture it is: 16 bits from the name.
+        self.ident = ident_of(name)
         self._box_colour = second_colour_of(name)
         self._still = self._draw_still(plain(room), plain(name), zone)
         self._ribbon = self._draw_ribbon()
@@ -183,6 +192,7 @@ class TestPattern:
         self._write(onto.y, self.layout.clock, clock_text(wall))
         self._write(onto.y, self.layout.number, number_text(index))
         self._draw_moving(onto, index)
+        write(onto.y, index, self.ident)
 
     def _write(self, luma: Luma, box: TextBox, text: str) -> None:
         x, y, step = int(box.x), int(box.y), CELL_WIDTH * int(box.scale)
@@ -195,11 +205,11 @@ class TestPattern:
         layout = self.layout
         unit, width = layout.unit, layout.width
         offset = index % 16 * unit
-        onto.y[layout.rows(61, 73)] = self._ribbon[:, offset : offset + width]
+        onto.y[layout.rows(60, 72)] = self._ribbon[:, offset : offset + width]
         span = (width - 10 * unit) // 2
         place = index * unit % (2 * span)
         x = 2 * min(place, 2 * span - place)
-        rows, columns = layout.rows(76, 86), slice(x, x + 10 * unit)
+        rows, columns = layout.rows(74, 84), slice(x, x + 10 * unit)
         onto.y[rows, columns] = _RIBBON_BRIGHT
         onto.u[_halved(rows), _halved(columns)] = self._box_colour.u
         onto.v[_halved(rows), _halved(columns)] = self._box_colour.v
