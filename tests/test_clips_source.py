@@ -300,3 +300,23 @@ def test_a_synthetic_sound_lasts_as_long_as_the_pictures() -> None:
     voice = sound_of(SoundSpec(duration=Fraction(8)))
     assert (voice[: 4 * 48000] == voice[4 * 48000 :]).all()
     assert not (voice == sound_of(SoundSpec(pitch=200))).all()
+
+
+def test_sound_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
+    path = damaged(write_sound(tmp_path / "voice.flac", "flac", 1.0), 0.3)
+    with pytest.raises(ConfigurationError, match=r"audio: can't publish .*: nothing can be decoded of it"):
+        sound_of(SoundSpec(file=path, duration=Fraction(1)))
+
+
+def test_a_long_file_that_does_not_tell_its_length_is_cut(tmp_path: Path, capsys: Captured) -> None:
+    path = write_pictures(tmp_path / "film.h264", "libx264", count=1600, fps=25, size=(32, 32))
+    assert picture_source(VideoSpec(file=path, layers=LAYERS)).duration == 60
+    assert "clip_cut" in capsys.readouterr().out
+
+
+def test_a_file_that_is_gone_meanwhile_is_named(tmp_path: Path) -> None:
+    path = write_pictures(tmp_path / "film.mkv", "libx264", count=2)
+    source = picture_source(VideoSpec(file=path, layers=LAYERS))
+    path.unlink()
+    with pytest.raises(ConfigurationError, match=r"video: can't publish .*: .*No such file"):
+        source.identity()
