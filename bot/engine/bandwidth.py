@@ -83,7 +83,6 @@ class Uplink:
         self._times = [0.0] * RING
         self._sizes = [0] * RING
         self._next = 0
-        self._taken = 0
         self._intervals: deque[_Interval] = deque()
         self._base: float | None = None
         self._older_base: float | None = None
@@ -118,7 +117,6 @@ class Uplink:
                 self._times[(at + offset) & _MASK] = now
                 self._sizes[(at + offset) & _MASK] = size
         self._next = first + number
-        self._taken += number
         return first
 
     def feedback(self, feedback: TransportFeedback, now: float) -> None:
@@ -180,7 +178,7 @@ class Uplink:
 
     def _is_known(self, number: int) -> bool:
         """Whether the ring still has the packet."""
-        return 0 < (self._next - number) & 0xFFFF <= min(RING, self._taken)
+        return 0 < (self._next - number) & 0xFFFF <= RING and self._sizes[number & _MASK] > 0
 
     def _judge(self, now: float) -> None:
         self._measure(now)

@@ -23,6 +23,8 @@ MARKER = 0x80
 _MAX_SHORT_ID = 14
 _SHORT_SIZES = {"level": 1, "time": 3, "number": 2}
 
+_OCTETS = tuple(bytes((value,)) for value in range(256))
+
 Pack = Callable[..., bytes]
 
 
@@ -84,8 +86,8 @@ class HeaderLayout:
         words = (body + self._padding) // 4
         profile = ONE_BYTE_PROFILE if short else TWO_BYTE_PROFILE
         self._ssrc = _TWO_WORDS.pack(ssrc, profile << 16 | words) if used else ssrc.to_bytes(4, "big")
-        self._level, self._time = heads.get("level"), heads.get("time")
-        self._number = heads.get("number", b"")
+        self._ssrc += heads.get("level", b"")
+        self._time, self._number = heads.get("time", b""), heads.get("number", b"")
         #: Whether packets have transport-wide sequence numbers.
         self.numbered = "number" in used
         #: The first 16 bits without payload type and marker.
@@ -93,6 +95,11 @@ class HeaderLayout:
         #: Bytes of a header.
         self.length = HEADER_LENGTH + (4 + 4 * words if used else 0)
         self._middle = self.length - 4 - self._padding - (2 if self.numbered else 0)
+        level, moment = "level" in used, 3 if self._time else 0
+        # What is not offered has the length 0: struct takes its value all the same.
+        self._pack_middle = struct.Struct(
+            f"!L{len(self._ssrc)}s{int(level)}s{len(self._time)}s{moment}s{len(self._number)}s"
+        ).pack
         #: Packs the header of one packet.
         self.pack: Pack = self.packer()
 
@@ -104,13 +111,9 @@ class HeaderLayout:
 
     def middle(self, timestamp: int, wall: float, level: int = 0) -> bytes:
         """Time stamp, SSRC and extensions. ``wall`` is the Unix time, ``level`` as in RFC 6464, with V bit."""
-        found = timestamp.to_bytes(4, "big") + self._ssrc
-        if self._level is not None:
-            found += self._level + level.to_bytes(1, "big")
-        if self._time is not None:
-            # Seconds with 18 bits of fraction, modulo 64: a multiple of what lies between 1900 and 1970.
-            found += self._time + (int(wall * 262_144) & 0xFFFFFF).to_bytes(3, "big")
-        return found + self._number
+        # Seconds with 18 bits of fraction, modulo 64: what lies between 1900 and 1970 is a multiple of that.
+        moment = (int(wall * 262_144) & 0xFFFFFF).to_bytes(3, "big")
+        return self._pack_middle(timestamp, self._ssrc, _OCTETS[level], self._time, moment, self._number)
 
 
 def _element_head(ext_id: int, size: int, *, short: bool) -> bytes:

@@ -32,11 +32,11 @@ class History:
     __slots__ = ("_again", "_budget", "_frames", "_since", "add", "limited", "unknown")
 
     def __init__(self) -> None:
-        self._frames: deque[Sent] = deque(maxlen=FRAMES)
+        self._frames: deque[tuple[int, Template, int, bytes]] = deque(maxlen=FRAMES)
         self._again: dict[int, float] = {}
         self._since = 0.0
         self._budget = 0.0
-        #: Takes the newest frame.
+        #: Takes the newest frame, as the values of a :class:`Sent`: making one takes as long as a packet's header.
         self.add = self._frames.append
         #: Requests for what is too old or was never sent, and those beyond the limits.
         self.unknown = self.limited = 0
@@ -44,8 +44,8 @@ class History:
     def find(self, sequence: int) -> tuple[Sent, int] | None:
         """The frame with the packet ``sequence``, and which of its packets that is."""
         for sent in reversed(self._frames):
-            if (number := (sequence - sent.first) & 0xFFFF) < sent.template.count:
-                return sent, number
+            if (number := (sequence - sent[0]) & 0xFFFF) < sent[1].count:
+                return Sent(*sent), number
         return None
 
     def again(
@@ -73,9 +73,9 @@ class History:
         """Sequence numbers of packets that have ``octets`` bytes together, the newest first; again from there."""
         found: list[int] = []
         while self._frames and octets > 0:
-            for sent in reversed(self._frames):
-                for number, size in enumerate(sent.template.sizes):
-                    found.append((sent.first + number) & 0xFFFF)
+            for first, template, _, _ in reversed(self._frames):
+                for number, size in enumerate(template.sizes):
+                    found.append((first + number) & 0xFFFF)
                     octets -= size
                     if octets <= 0:
                         return found

@@ -43,7 +43,7 @@ class Lateness:
 
     def record(self, late: float) -> None:
         """Count one (seconds)."""
-        self._buckets[min(int(late * 1000), 255) if late > 0 else 0] += 1
+        self._buckets[min(int(late * 1000), 255) if late > 0.001 else 0] += 1
         self.max = max(self.max, late)
 
     @property
@@ -133,7 +133,17 @@ class Schedule:
                 heappop(self._heap)
                 self._gone -= 1
                 continue
-            following = self._send(ticket.stream, due)
+            at = self._clock()
+            self.lateness.record(at - due)
+            if at - due > PATIENCE:
+                self.skips += 1
+            try:
+                following = ticket.stream.send(at)
+            except Exception:
+                self.faults += 1
+                if self.faults <= _LOGGED_FAULTS:
+                    log.exception("A stream could not be sent", event_name="send_failed")
+                following = at + RETRY
             if ticket.gone:
                 continue  # it was cancelled while it sent; its entry may be elsewhere by now
             if self._heap[0][2] is not ticket:
@@ -142,20 +152,6 @@ class Schedule:
                 self._finish(ticket)
             else:
                 heapreplace(self._heap, (following, rank, ticket))
-
-    def _send(self, stream: Scheduled, due: float) -> float | None:
-        now = self._clock()
-        late = now - due
-        self.lateness.record(late)
-        if late > PATIENCE:
-            self.skips += 1
-        try:
-            return stream.send(now)
-        except Exception:
-            self.faults += 1
-            if self.faults <= _LOGGED_FAULTS:
-                log.exception("A stream could not be sent", event_name="send_failed")
-            return now + RETRY
 
     def _finish(self, ticket: Ticket) -> None:
         ticket.stream = None

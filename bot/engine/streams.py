@@ -180,11 +180,6 @@ class SendStream:
     def _due(self) -> float:
         return self._loop_start + self._frames[self._index].offset
 
-    def _advance(self) -> None:
-        self._index += 1
-        if self._index == len(self._frames):
-            self._enter(self._loop + 1)
-
     def _skip_to(self, now: float) -> float:
         """Leave out what is too late; returns when the next frame is due."""
         before = self._loop * len(self._frames) + self._index
@@ -198,34 +193,32 @@ class SendStream:
         sizes: Sequence[int],
         timestamp: int,
         now: float,
-        *,
         sequence: int,
-        fields: bytes = b"",
+        *,
+        fields: bytes,
         first: int,
         level: int = 0,
     ) -> None:
         """Send packets of one frame, all of them or a part: the innermost loop of all sending."""
         count, pack = len(pieces), self._pack
         middle = self._header.middle(timestamp, now + self._timeline.anchor, level)
-        sequences: Sequence[int] = range(sequence, sequence + count)
-        if sequence + count > 0x10000:
-            sequences = [item & 0xFFFF for item in sequences]
         if not self._numbered:
             self._path.send_many(
                 [
-                    pack(first | mark, number, middle, start, fields) + body
-                    for number, (mark, start, body) in zip(sequences, pieces, strict=True)
+                    pack(first | mark, sequence + at & 0xFFFF, middle, start, fields) + body
+                    for at, (mark, start, body) in enumerate(pieces)
                 ]
             )
             return
         wide = self._uplink.take(sizes, now)
-        numbers: Sequence[int] = range(wide, wide + count)
-        if wide + count > 0x10000:
-            numbers = [item & 0xFFFF for item in numbers]
+        if count == 1:
+            mark, start, body = pieces[0]
+            self._path.send_many([pack(first | mark, sequence, middle, wide, start, fields) + body])
+            return
         self._path.send_many(
             [
-                pack(first | mark, number, middle, other, start, fields) + body
-                for number, other, (mark, start, body) in zip(sequences, numbers, pieces, strict=True)
+                pack(first | mark, sequence + at & 0xFFFF, middle, wide + at & 0xFFFF, start, fields) + body
+                for at, (mark, start, body) in enumerate(pieces)
             ]
         )
 
@@ -269,7 +262,7 @@ class PictureStream(SendStream):
         """As :meth:`SendStream.send`; a frame of many packets is sent in parts."""
         if self._rest is not None:
             return self._send_rest(self._rest, now)
-        if now - self._due() > PATIENCE:
+        if now - self._loop_start - self._frames[self._index].offset > PATIENCE:
             due = self._skip_to(now)
             if due > now:
                 return due
@@ -294,7 +287,7 @@ class PictureStream(SendStream):
     def _send_frame(self, frame: Template, stamp: int, now: float, due: float) -> float:
         count, sequence = frame.count, self._sequence
         fields = self.layer.fields(self._picture_id, self._tl0)
-        self._history.add(sent := Sent(sequence, frame, stamp, fields))
+        self._history.add((sequence, frame, stamp, fields))
         self._sequence = (sequence + count) & 0xFFFF
         self._picture_id = (self._picture_id + 1) % PICTURE_IDS
         self._tl0 = (self._tl0 + 1) % TL0_INDICES
@@ -304,8 +297,9 @@ class PictureStream(SendStream):
         if frame.key:
             self.key_frames += 1
         if count > BURST:
+            sent = Sent(sequence, frame, stamp, fields)
             return self._send_rest((sent, 0, max(BURST, -(-count // PARTS))), now)
-        self._emit(frame.pieces, frame.sizes, stamp, now, sequence=sequence, fields=fields, first=self._first)
+        self._emit(frame.pieces, frame.sizes, stamp, now, sequence, fields=fields, first=self._first)
         return due
 
     def _send_rest(self, rest: tuple[Sent, int, int], now: float) -> float:
@@ -319,7 +313,7 @@ class PictureStream(SendStream):
             frame.sizes[start:stop],
             sent.timestamp,
             now,
-            sequence=(sent.first + start) & 0xFFFF,
+            (sent.first + start) & 0xFFFF,
             fields=sent.fields,
             first=self._first,
         )
@@ -391,14 +385,17 @@ class SoundStream(SendStream):
 
     def send(self, now: float) -> float | None:
         """As :meth:`SendStream.send`."""
-        due = self._due()
+        frame = self._frames[self._index]
+        due = self._loop_start + frame.offset
         if now - due > PATIENCE:
             due = self._skip_to(now)
             if due > now:
                 return due
-        frame = self._frames[self._index]
+            frame = self._frames[self._index]
         stamp = (self._stamp + frame.timestamp) & 0xFFFFFFFF
-        self._advance()
+        self._index += 1
+        if self._index == len(self._frames):
+            self._enter(self._loop + 1)
         if self._speech is None or self._speech.is_talking(due + self._timeline.anchor):
             level = SILENCE_LEVEL if frame.level is None else frame.level
             self._send_sound(
@@ -407,7 +404,7 @@ class SoundStream(SendStream):
             self._spurt, self._silent_frames = False, 0
         else:
             self._send_silence(stamp, now)
-        return self._due()
+        return self._loop_start + self._frames[self._index].offset
 
     def _send_silence(self, stamp: int, now: float) -> None:
         """Silence once, then each 400 ms: the receiver's decoder must not go on with what it heard last."""
@@ -429,7 +426,7 @@ class SoundStream(SendStream):
             pieces, sizes, octets = self._with_redundancy(frame, stamp)
         self.octets += octets
         first = self._first | MARKER if spurt else self._first
-        self._emit(pieces, sizes, stamp, now, sequence=sequence, first=first, level=level)
+        self._emit(pieces, sizes, stamp, now, sequence, fields=b"", first=first, level=level)
 
     def _with_redundancy(self, frame: Template, stamp: int) -> tuple[tuple[Piece, ...], tuple[int, ...], int]:
         payload = frame.frame.payloads[0]
