@@ -175,10 +175,26 @@ class Settings(BaseSettings):
     start_muted_video: bool = Field(default=False, description="Join with the picture muted")
     width: int = Field(default=640, ge=160, le=3840, multiple_of=2, description="Width of the picture in pixels")
     height: int = Field(default=360, ge=90, le=2160, multiple_of=2, description="Height in pixels")
+    simulcast: bool = Field(
+        default=False, description="Publish a half and a quarter of the size, too (VP8 only), as web clients do"
+    )
+    video_bitrate: int = Field(
+        default=0,
+        ge=0,
+        le=20_000,
+        description="Kilobit/s of the picture in its full size; 0 = by the size, 500 for 640x360 at 30 frames",
+    )
+    opus_red: bool = Field(
+        default=False, description="Send each packet of sound twice where that is offered (RED, RFC 2198)"
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="Where encoded media is kept between runs [default: ~/.cache/jitsi-bot/clips]"
+    )
     fps: int = Field(default=30, ge=1, le=60, description="Frames per second")
-    video_codec: Literal["auto", "vp8", "h264"] = Field(
+    video_codec: Literal["auto", "vp8", "vp9", "h264", "av1"] = Field(
         default="auto",
-        description="Codec of the published picture; auto = the first that all in the room can take",
+        description="Codec of the published picture; auto = the first of vp8 and h264 that all in the room can "
+        "take",
     )
     codecs: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("av1", "vp9", "vp8", "h264"),
@@ -321,6 +337,17 @@ class Settings(BaseSettings):
             raise ValueError(f"{' and '.join(given)} exclude each other")
         if self.video_codec != "auto" and self.video != "none" and self.video_codec not in self.codecs:
             raise ValueError(f"video_codec {self.video_codec} is not among codecs {','.join(self.codecs)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sendable(self) -> Self:
+        if self.media_engine == "aiortc":
+            if self.video_codec in ("vp9", "av1"):
+                raise ValueError(f"video_codec {self.video_codec} needs media_engine shared")
+            if self.simulcast or self.opus_red:
+                raise ValueError("simulcast and opus_red need media_engine shared")
+        if self.simulcast and self.video_codec not in ("auto", "vp8"):
+            raise ValueError(f"simulcast is for vp8, {self.video_codec} is sent in one layer")
         return self
 
     @classmethod

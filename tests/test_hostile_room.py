@@ -25,6 +25,7 @@ from bot.bridge.session import MediaSession
 from bot.embedded.bridge import Endpoint
 from bot.embedded.core import Write
 from bot.embedded.server import EmbeddedServer
+from bot.engine.session import SharedSession
 from bot.errors import MediaError
 from bot.jingle.build import build_jingle
 from bot.jingle.model import Candidate, Fingerprint, Transport
@@ -503,13 +504,13 @@ async def test_offers_that_lead_nowhere_end_in_a_media_error(changes: dict[str, 
 async def test_what_nobody_thought_of_ends_the_session_and_not_the_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = [ValueError("nobody thought of it")]
 
-    class Odd(MediaSession):
+    class Odd(SharedSession):
         async def gather(self, *turn: Any) -> Transport:
             if faults:
                 raise faults.pop()
             return await super().gather(*turn)
 
-    monkeypatch.setattr(focus, "MediaSession", Odd)
+    monkeypatch.setattr(focus, "SharedSession", Odd)
     server = EmbeddedServer(port=0)
     await server.start()
     made = Stage(server)

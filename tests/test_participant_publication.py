@@ -11,6 +11,7 @@ from bot.bridge.session import MediaSession, OwnSource, OwnSsrcs
 from bot.errors import MediaError
 from bot.jingle.model import Action, SourceMap
 from bot.media.feed import Feed
+from bot.participant.clips import ClipSource
 from bot.participant.publication import Publication
 
 
@@ -41,6 +42,8 @@ class Local:
         self.label = label
         self.feed = Feed("audio" if label.startswith("a") else "video")
         self.video_type = "desktop" if label == "v1" else None
+        self.clip: ClipSource | None = None
+        self.max_height: int | None = None
 
 
 class Bench:

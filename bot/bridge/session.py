@@ -29,7 +29,7 @@ from bot.bridge.roundtrip import RoundTrips
 from bot.bridge.rtp import RtpError, parse_header
 from bot.bridge.streams import NamedSource, RemoteStream, jingle_names
 from bot.bridge.transport import MediaTransport
-from bot.bridge.twcc import FeedbackCounter, parse_feedback
+from bot.bridge.twcc import FeedbackCounter, TransportFeedback, parse_feedback
 from bot.bridge.websocket import WebSocketBridgeChannel
 from bot.errors import UnsupportedMediaError
 from bot.jingle.answer import bundle_transport
@@ -198,7 +198,7 @@ class MediaSession:
         self.transport.dtls.on_rtcp = self._received_rtcp
         self.ssrcs = ssrcs or OwnSsrcs.choose()
         self._round_trips = RoundTrips()
-        self._uplink = FeedbackCounter()
+        self._arrivals = FeedbackCounter()
         self.inbound = InboundMedia(
             formats,
             ssrc=self.ssrcs.audio,
@@ -267,8 +267,8 @@ class MediaSession:
             video_sent=self._sent_of("video")[1],
             audio_received=octets["audio"],
             video_received=octets["video"],
-            sent_acked=self._uplink.acked,
-            sent_lost=self._uplink.lost,
+            sent_acked=self._arrivals.acked,
+            sent_lost=self._arrivals.lost,
             received=self.received.packets,
             received_lost=sum(stream.missing for stream in self.snapshot()),
             decoded=decoded.frames,
@@ -417,14 +417,20 @@ class MediaSession:
         now = self._clock()
         for packet in self.feedback.rtcp(data):
             self._round_trips.feed(packet, now)
-            self._count_feedback(packet)
+            if isinstance(packet, rtcp.Feedback):
+                self._take_feedback(packet, now)
 
-    def _count_feedback(self, packet: rtcp.Packet) -> None:
-        if isinstance(packet, rtcp.Feedback) and (packet.kind, packet.fmt) == (rtcp.RTPFB, rtcp.FMT_TRANSPORT_CC):
+    def _take_feedback(self, packet: rtcp.Feedback, now: float) -> None:
+        """Take what the bridge says of what we send."""
+        if (packet.kind, packet.fmt) == (rtcp.RTPFB, rtcp.FMT_TRANSPORT_CC):
             try:
-                self._uplink.feed(parse_feedback(packet))
+                self._take_arrivals(parse_feedback(packet), now)
             except rtcp.RtcpError:
                 self.feedback.malformed += 1
+
+    def _take_arrivals(self, feedback: TransportFeedback, now: float) -> None:
+        del now
+        self._arrivals.feed(feedback)
 
 
 def _payload_type(content: Content, codec: str) -> PayloadType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 
@@ -254,7 +255,9 @@ class FocusSession:
         self._stay.on_state(State.NEGOTIATING)
         self._report(self._sources.added(offer.sources))
         try:
-            session = SharedSession if settings.media_engine == "shared" else MediaSession
+            session: Callable[..., MediaSession] = MediaSession
+            if settings.media_engine == "shared":
+                session = partial(SharedSession, endpoint=self._stay.connection.endpoint_id)
             media = self.media = session(
                 offer,
                 addresses=settings.ice_addresses,

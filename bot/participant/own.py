@@ -12,6 +12,8 @@ from bot.errors import BotError, OwnSourceError
 from bot.media.feed import Feed, Kind
 from bot.media.files import make_file_track
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
+from bot.participant.clips import ClipSource, LibraryUse, sound_clip, video_clip
+from bot.participant.codecs import ENCODABLE, send_codec
 from bot.participant.config import ParticipantConfig
 from bot.participant.publication import Publication
 from bot.settings import FILE
@@ -24,7 +26,8 @@ _FIRST: Mapping[Kind, str] = {"audio": "a0", "video": "v0"}
 class LocalSource:
     """One source: ``label`` is its name without the endpoint id (``a0``, ``v0``, ``v1`` …); it stays.
 
-    ``made`` is a track that is ours to stop, where the settings asked for one.
+    ``made`` is a track that is ours to stop, where the settings asked for one. ``clip`` is what is sent instead of
+    a track until there is one, ``max_height`` up to how many pixels the bridge wants it, None is all.
     """
 
     def __init__(self, label: str, feed: Feed, video_type: str | None = None) -> None:
@@ -32,6 +35,8 @@ class LocalSource:
         self.feed = feed
         self.video_type = video_type
         self.made: MediaStreamTrack | None = None
+        self.clip: ClipSource | None = None
+        self.max_height: int | None = None
         #: Whether it shall have the track of the settings.
         self.untouched = False
 
@@ -46,7 +51,12 @@ class LocalSource:
     @property
     def muted(self) -> bool:
         """Whether others see it as muted: it is, or it has no track and will have none."""
-        return self.feed.muted or (self.feed.track is None and not self.untouched)
+        return self.feed.muted or (self.feed.track is None and self.clip is None and not self.untouched)
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is sent of it now."""
+        return self.feed.silent if self.clip is None else self.feed.muted or self.feed.paused
 
     @property
     def info(self) -> dict[str, object]:
@@ -78,6 +88,7 @@ class OwnMedia:
         self._started = False
         self._sources: dict[str, LocalSource] = {}
         self._publication: Publication | None = None
+        self._clips: LibraryUse | None = None
         self._lock = asyncio.Lock()
         self._removals: set[asyncio.Task[None]] = set()
         self._endpoint = ""
@@ -195,8 +206,10 @@ class OwnMedia:
         for source in self._sources.values():
             if source.untouched:
                 source.untouched = False
-                source.made = self._make(source.kind)
-                source.feed.set_track(source.made)
+                source.clip = self._make_clip(source.kind)
+                if source.clip is None:
+                    source.made = self._make(source.kind)
+                    source.feed.set_track(source.made)
             source.feed.start()
         self._started = True
         return self.sources
@@ -208,7 +221,7 @@ class OwnMedia:
             return
         self._publication = publication
         for source in self._sources.values():
-            source.feed.paused = False
+            source.feed.paused, source.max_height = False, None
             publication.allocate(source)
 
     def withdraw(self) -> None:
@@ -222,8 +235,10 @@ class OwnMedia:
         source = self._sources.get(_label(name))
         if source is None or source.kind != "video":
             return
-        was = source.feed.silent
-        source.feed.paused = max_height == 0
+        was = source.silent
+        source.feed.paused, source.max_height = max_height == 0, max_height if max_height >= 0 else None
+        if source.clip is not None and self._publication is not None:
+            self._publication.adjust(source)
         self._emit(events.SenderConstraintsChanged, source=source.label, max_height=max_height)
         self._resumed(source, was)
 
@@ -237,6 +252,8 @@ class OwnMedia:
             await source.feed.close()
             if source.made is not None:
                 source.made.stop()
+        if self._clips is not None:
+            await self._clips.close()
 
     # --- small steps ---
 
@@ -255,6 +272,20 @@ class OwnMedia:
         source = LocalSource(label, Feed(kind, on_ended=lambda _, cause: self._ended(label, cause)), video_type)
         self._sources[label] = source
         return source
+
+    def _make_clip(self, kind: Kind) -> ClipSource | None:
+        """The clip that the settings ask for, None where it is to be a track."""
+        config, settings = self._config, self._config.settings
+        if settings.media_engine != "shared":
+            return None
+        spec = video_clip(config) if kind == "video" else sound_clip(config)
+        if spec is None:
+            return None
+        if self._clips is None:
+            self._clips = LibraryUse(settings.cache_dir)
+        found = ClipSource(spec, self._clips.library, red=settings.opus_red)
+        found.prepare(send_codec(settings.video_codec, settings.codecs, (), ENCODABLE))
+        return found
 
     def _make(self, kind: Kind) -> MediaStreamTrack:
         config, settings = self._config, self._config.settings
@@ -307,26 +338,32 @@ class OwnMedia:
         self._on_presence()
 
     def _swap(self, source: LocalSource, track: MediaStreamTrack | None) -> None:
-        was = source.feed.silent
+        was = source.silent
         try:
             before = source.feed.set_track(track)
         except ValueError as error:
             raise OwnSourceError(f"{source.label} can't have this track: {error}") from error
         source.untouched = False
+        if source.clip is not None:
+            source.clip = None
+            if self._publication is not None:
+                self._publication.exchange(source)
         if source.made is not None and before is source.made is not track:
             source.made.stop()
             source.made = None
         self._resumed(source, was)
 
     def _set_muted(self, source: LocalSource, *, muted: bool, was: bool | None = None) -> None:
-        was, silent = source.muted if was is None else was, source.feed.silent
+        was, silent = source.muted if was is None else was, source.silent
         source.feed.muted = muted
+        if source.clip is not None and self._publication is not None:
+            self._publication.adjust(source)
         self._resumed(source, silent)
         self._shown(source, was)
 
     def _resumed(self, source: LocalSource, was_silent: bool) -> None:
         """A picture that comes back begins with a key frame."""
-        if was_silent and not source.feed.silent and self._publication is not None:
+        if was_silent and not source.silent and self._publication is not None:
             self._publication.resume(source)
 
     def _shown(self, source: LocalSource, was_muted: bool) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 import structlog
 
 from bot.bridge.session import MediaSession, OwnSource, OwnSsrcs
+from bot.engine.session import SharedSession
 from bot.errors import BotError
 from bot.jingle.model import Action, SourceMap
 from bot.media.feed import Feed
+from bot.participant.clips import ClipSource
 
 log = structlog.get_logger(__name__)
 
@@ -20,11 +22,16 @@ Request = Callable[[Action, SourceMap], Awaitable[None]]
 
 
 class Publishable(Protocol):
-    """The part of a local source that a session needs."""
+    """The part of a local source that a session needs.
+
+    ``clip`` makes what is sent instead of a track, where there is one; ``max_height`` is what the bridge wants.
+    """
 
     label: str
     feed: Feed
     video_type: str | None
+    clip: ClipSource | None
+    max_height: int | None
 
 
 class Publication:
@@ -59,6 +66,7 @@ class Publication:
         self._accepted = asyncio.Event()
         self._connected = False
         self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<Publication {', '.join(self._sources) or 'nothing'} {self.codec}>"
@@ -89,8 +97,10 @@ class Publication:
     def _new(self, source: Publishable) -> OwnSource:
         fresh = source.label in self._used
         self._used.add(source.label)
-        video_type = source.video_type or "camera"
-        return self._media.ssrcs.source(self._endpoint, source.label, video_type, fresh=fresh)
+        layers = source.clip.layers(self.codec) if source.clip is not None and source.feed.kind == "video" else 1
+        return self._media.ssrcs.source(
+            self._endpoint, source.label, source.video_type or "camera", fresh=fresh, layers=layers
+        )
 
     def accepted(self) -> None:
         """The session-accept is on its way: from now on sources can be added and removed."""
@@ -138,9 +148,26 @@ class Publication:
     def use_codec(self, codec: str) -> None:
         """Send pictures with another codec from now on. Nothing is negotiated: all offered ones are accepted."""
         self.codec = codec
-        for _, own in self._sources.values():
-            if own.media == "video":
+        for source, own in self._sources.values():
+            if own.media == "video" and source.clip is not None:
+                if source.label in self._sending:
+                    self._spawn(self._send_clip(source, own))
+            elif own.media == "video":
                 self._media.switch_codec(own.name, codec)
+
+    def adjust(self, source: Publishable) -> None:
+        """A clip was muted, or is wanted in another height."""
+        found = self._sources.get(source.label)
+        if found is not None and isinstance(self._media, SharedSession):
+            self._media.adjust(found[1].name, muted=source.feed.muted, max_height=source.max_height)
+
+    def exchange(self, source: Publishable) -> None:
+        """Send what the feed of a source gives, in place of its clip."""
+        found = self._sources.get(source.label)
+        if found is None or source.label not in self._sending or not isinstance(self._media, SharedSession):
+            return
+        self._media.end_clip(found[1].name)
+        self._spawn(self._send_track(source, found[1]))
 
     def resume(self, source: Publishable) -> None:
         """Begin again with a key frame: nobody has the frames since the pause."""
@@ -151,6 +178,8 @@ class Publication:
         """The session is over: whoever waits for it need not."""
         self._closed = True
         self._accepted.set()
+        for task in self._tasks:
+            task.cancel()
 
     def _is_over(self) -> bool:
         return self._closed
@@ -160,4 +189,34 @@ class Publication:
             return
         self._sending.add(source.label)
         own = self._sources[source.label][1]
+        if source.clip is not None and isinstance(self._media, SharedSession):
+            self._media.check(own, "opus" if own.media == "audio" else self.codec)
+            self._spawn(self._send_clip(source, own))  # it may have to be encoded first
+        else:
+            await self._send_track(source, own)
+
+    async def _send_track(self, source: Publishable, own: OwnSource) -> None:
         await self._media.publish(own, source.feed.outlet(), "opus" if own.media == "audio" else self.codec)
+
+    async def _send_clip(self, source: Publishable, own: OwnSource) -> None:
+        """Send the clip, which may have to be made; by then the source can have a track, or be gone."""
+        media, codec = self._media, self.codec
+        if source.clip is None or not isinstance(media, SharedSession):
+            return
+        clip = await source.clip.get(codec)
+        known = self._sources.get(source.label)
+        if self._closed or source.clip is None or known is None or known[1] is not own or codec != self.codec:
+            return
+        media.publish_clip(own, clip, red=source.clip.red, speech=source.clip.speech)
+        self.adjust(source)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guarded(work), name="publish")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (BotError, ConnectionError) as error:
+            log.warning("A source can't be sent", event_name="source_not_sent", cause=str(error))
