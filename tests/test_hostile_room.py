@@ -343,6 +343,7 @@ async def test_direct_sessions_of_occupants_are_refused_and_a_flood_of_them_is(s
 
 async def test_colliding_sources_move_and_their_owner_is_heard_again_when_they_are_back(stage: Stage) -> None:
     """The focus has the last word, whatever it says: an SSRC is one source's at a time."""
+    await until(lambda: any(stream.media == "video" for stream in stage.media.snapshot()))
     mine = {stream.ssrc: stream for stream in stage.media.snapshot()}
     video = next(ssrc for ssrc, stream in mine.items() if stream.media == "video")
     with lines() as told:
