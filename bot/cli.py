@@ -1,4 +1,4 @@
-"""The command line: ``jitsi-bot run``, ``serve``, ``check-config``, ``version``."""
+"""The command line: ``jitsi-bot run``, ``serve``, ``load``, ``check-config``, ``version``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
@@ -14,16 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from bot import __version__, logs
-from bot.errors import BotError, ConfigurationError, WrongAddressError
+from bot.errors import ConfigurationError, WrongAddressError
+from bot.load import command as load_command
 from bot.participant.config import expand
 from bot.participant.own import check_media
 from bot.service import loops, runner
 from bot.service.runner import Outcome
 from bot.settings import Settings, environment_name, load
+from bot.terminal import EXIT_USAGE, fail, warn
 from bot.xmpp.address import xmpp_websocket_url
 from bot.xmpp.visitors import node_url
 
-EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+EXIT_INTERRUPTED = 130
 EXIT_CODES = {Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4}
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, soft_wrap=True)
+app.command("load")(load_command.load)
 
 
 def _option(field: str, *names: str) -> Any:
@@ -66,7 +68,7 @@ def _load(config: Path | None, **flags: Any) -> Settings:
     try:
         return load(config, **flags)
     except ConfigurationError as error:
-        _fail(error, EXIT_USAGE)
+        fail(error)
 
 
 def _check_address(settings: Settings) -> None:
@@ -78,18 +80,13 @@ def _check_address(settings: Settings) -> None:
         try:
             xmpp_websocket_url(url, settings.room)
         except WrongAddressError as error:
-            _fail(ConfigurationError(f"{name}: {error.message}", hint=error.hint), EXIT_USAGE)
+            fail(ConfigurationError(f"{name}: {error.message}", hint=error.hint), EXIT_USAGE)
 
 
 def _unused(settings: Settings) -> str:
     """A warning of settings that are given in vain; empty where there are none."""
     names = " and ".join(settings.unused)
     return f"{names}: not used, since [[participants]] has its own" if names else ""
-
-
-def _fail(error: BotError, code: int) -> NoReturn:
-    errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-    raise typer.Exit(code)
 
 
 @app.callback()
@@ -120,9 +117,7 @@ def run(
 ) -> None:
     """Join the room (or the rooms of the TOML file) and stay until stopped or until --duration is over."""
     if embedded and url:
-        _fail(
-            ConfigurationError("--embedded and --url exclude each other", hint="one server at a time"), EXIT_USAGE
-        )
+        fail(ConfigurationError("--embedded and --url exclude each other", hint="one server at a time"))
     settings = _load(
         config,
         ws_url=url,
@@ -165,7 +160,7 @@ def _run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     try:
         return loops.run(work)
     except ConfigurationError as error:
-        _fail(error, EXIT_USAGE)
+        fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
@@ -178,9 +173,9 @@ def check_config(config: Config = None) -> None:
     try:
         check_media(expand(settings))
     except ConfigurationError as error:
-        _fail(error, EXIT_USAGE)
+        fail(error)
     if unused := _unused(settings):
-        errors.print(f"[bold yellow]warning:[/] {escape(unused)}", highlight=False)
+        warn(unused)
     sys.stdout.write(json.dumps(settings.public(), indent=2) + "\n")
 
 
