@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pylibsrtp
 import pytest
 import uvloop
 
+from bot.bridge.payloads import PayloadFormat
 from bot.engine import mmsg
+from bot.engine.inbound import EngineInbound
+from bot.engine.path import MediaPath
+from bot.engine.receiver import Attachment, Receiver
+from bot.engine.sockets import EngineSocket, open_socket
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 KEYS = bytes(range(30)), bytes(range(30, 60))
@@ -69,3 +76,83 @@ def make_buffer(way: str, capacity: int = 64) -> mmsg.DatagramBuffer:
 
 def make_sender(way: str) -> mmsg.SendMany:
     return mmsg.MmsgSender() if way == "mmsg" else mmsg.send_plain
+
+
+class FakeBuffer(mmsg.PlainBuffer):
+    """Datagrams that were put for a socket instead of sent to it, with arrivals of one's choice."""
+
+    def __init__(self, capacity: int = 256) -> None:
+        super().__init__(capacity)
+        self.queues: dict[int, list[tuple[bytes, float]]] = {}
+
+    def put(self, sock: socket.socket, data: bytes, arrival: float) -> None:
+        self.queues.setdefault(sock.fileno(), []).append((data, arrival))
+
+    def receive(self, sock: socket.socket, start: int) -> int:
+        queue = self.queues.get(sock.fileno(), [])
+        count = min(len(queue), self.capacity - start)
+        for slot, (data, arrival) in enumerate(queue[:count], start):
+            self.data[slot, : len(data)] = np.frombuffer(data, np.uint8)
+            self._sizes[slot], self._arrivals[slot] = len(data), arrival
+        del queue[:count]
+        return count
+
+
+class ClearPath(MediaPath):
+    """A path without SRTP, whose packets go to a list."""
+
+    def __init__(self, sock: EngineSocket) -> None:
+        super().__init__(sock, ("127.0.0.1", 9), srtp_session(outbound=True), srtp_session(outbound=False))
+        self.overhead = 0
+        self.feedback: list[bytes] = []
+
+    def unprotect(self, data: bytes) -> bytes | None:
+        return data
+
+    def unprotect_rtcp(self, data: bytes) -> bytes | None:
+        return data
+
+    def send_rtcp(self, packet: bytes) -> None:
+        self.feedback.append(packet)
+
+
+class Bench:
+    """A receiver with a clock set by hand, and transports whose packets are put by hand."""
+
+    def __init__(self, formats: dict[int, PayloadFormat], capacity: int = 256) -> None:
+        self.now = 1000.0
+        self.formats = formats
+        self.buffer = FakeBuffer(capacity)
+        self.receiver = Receiver(buffer=self.buffer, clock=lambda: self.now)
+        self.receiver._poller = None
+        self.sockets: list[EngineSocket] = []
+        self.attachments: list[Attachment] = []
+        self.paths: list[ClearPath] = []
+        self.rtcp: list[bytes] = []
+
+    async def add(self, **options: Any) -> tuple[EngineInbound, ClearPath]:
+        sock = await open_socket(Heard(), "127.0.0.1")
+        inbound = EngineInbound(self.formats, ssrc=99, started=self.now, table=self.receiver.table, **options)
+        path = ClearPath(sock)
+        attachment = self.receiver.attach(inbound, path, cname="c", on_rtcp=self.rtcp.append)
+        if self.receiver._timer is not None:
+            self.receiver._timer.cancel()  # ticks are made by hand
+        self.sockets.append(sock)
+        self.attachments.append(attachment)
+        self.paths.append(path)
+        return inbound, path
+
+    def put(self, transport: int, data: bytes, arrival: float | None = None) -> None:
+        self.buffer.put(self.sockets[transport].socket, data, self.now if arrival is None else arrival)
+
+    def tick(self, step: float = 0.01) -> None:
+        self.now += step
+        self.receiver.poll(self.now)
+        if self.receiver._timer is not None:
+            self.receiver._timer.cancel()
+
+    async def close(self) -> None:
+        self.receiver.close()
+        for sock in self.sockets:
+            sock.close()
+        await asyncio.sleep(0)

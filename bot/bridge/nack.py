@@ -82,6 +82,15 @@ class NackTracker:
             self.given_up += 1
         return True
 
+    def in_order(self, count: int) -> None:
+        """Note ``count`` packets at once, each the one after the last."""
+        if self._highest is not None:
+            self._highest += count
+
+    def expects(self, sequence: int) -> bool:
+        """Whether a packet with this 16-bit sequence number would be in order."""
+        return self._highest is not None and sequence == (self._highest + 1) & 0xFFFF
+
     def repaired(self, sequence: int) -> bool:
         """Note a retransmission; True when the packet was missing."""
         if self._highest is None:
@@ -129,6 +138,10 @@ class KeyFrameRequests:
         earliest = self._asked.get(ssrc, now - KEY_FRAME_INTERVAL) + KEY_FRAME_INTERVAL
         self._wanted[ssrc] = (max(now, earliest), KEY_FRAME_INTERVAL)
         return True
+
+    def wanted(self, ssrc: int) -> bool:
+        """Whether a key frame of ``ssrc`` is being asked for."""
+        return ssrc in self._wanted
 
     def done(self, ssrc: int) -> None:
         """A key frame of ``ssrc`` came."""

@@ -13,7 +13,6 @@ from math import inf
 from typing import Protocol
 
 from bot.bridge import rtcp
-from bot.bridge.receive import ReceiveStatistics, StreamStats
 from bot.bridge.rtp import RtpError, RtpHeader, parse_header, transport_sequence
 from bot.bridge.twcc import ArrivalRecorder
 
@@ -23,10 +22,58 @@ REPORT_INTERVAL = 1.0
 SILENT_AFTER = 5.0
 
 
+class CountedStream(Protocol):
+    """What a report says of a stream, as :class:`bot.bridge.receive.StreamStats` has it."""
+
+    @property
+    def ssrc(self) -> int:
+        """Synchronisation source."""
+        ...
+
+    @property
+    def last(self) -> float:
+        """When the last packet came (seconds)."""
+        ...
+
+    @property
+    def packets(self) -> int:
+        """Packets that came."""
+        ...
+
+    @property
+    def expected(self) -> int:
+        """Packets that were sent."""
+        ...
+
+    @property
+    def lost(self) -> int:
+        """Cumulative loss."""
+        ...
+
+    @property
+    def highest(self) -> int:
+        """Highest sequence number, with its cycles."""
+        ...
+
+    @property
+    def jitter(self) -> float:
+        """In units of the RTP clock."""
+        ...
+
+
+class StreamCounters(Protocol):
+    """All streams of a transport by SSRC, as :class:`bot.bridge.receive.ReceiveStatistics` has them."""
+
+    @property
+    def streams(self) -> Mapping[int, CountedStream]:
+        """By SSRC."""
+        ...
+
+
 class ReceiverReports:
     """Report blocks from the statistics. Pure: ``now`` in seconds, monotonic, is a parameter."""
 
-    def __init__(self, statistics: ReceiveStatistics) -> None:
+    def __init__(self, statistics: StreamCounters) -> None:
         self._statistics = statistics
         self._prior: dict[int, tuple[int, int]] = {}
         self._sender_reports: dict[int, tuple[int, float]] = {}
@@ -44,7 +91,7 @@ class ReceiverReports:
             self._sender_reports = {ssrc: item for ssrc, item in self._sender_reports.items() if ssrc in streams}
         return [self._block(stream, now) for stream in streams.values() if now - stream.last < SILENT_AFTER]
 
-    def _block(self, stream: StreamStats, now: float) -> rtcp.ReportBlock:
+    def _block(self, stream: CountedStream, now: float) -> rtcp.ReportBlock:
         prior_expected, prior_packets = self._prior.get(stream.ssrc, (0, 0))
         self._prior[stream.ssrc] = (stream.expected, stream.packets)
         expected = stream.expected - prior_expected
@@ -84,7 +131,7 @@ class MediaFeedback:
     def __init__(
         self,
         send: Callable[[bytes], Awaitable[None]],
-        statistics: ReceiveStatistics,
+        statistics: StreamCounters,
         *,
         ssrc: int,
         cname: str,

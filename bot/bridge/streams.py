@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bot.bridge.payloads import PayloadFormat
-from bot.bridge.receive import StreamStats
 from bot.jingle.model import Media, MediaSources, SourceMap
 
 #: Names kept; with SSRC rewriting a bridge uses few SSRCs over and over.
@@ -104,12 +103,71 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+class SourceCounters(Protocol):
+    """What is counted of a stream, as :class:`bot.bridge.receive.StreamStats` has it."""
+
+    first_frame: float | None
+
+    @property
+    def ssrc(self) -> int:
+        """Synchronisation source."""
+        ...
+
+    @property
+    def packets(self) -> int:
+        """Packets that came."""
+        ...
+
+    @property
+    def padding(self) -> int:
+        """Those without media."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the others."""
+        ...
+
+    @property
+    def frames(self) -> int:
+        """Frames that ended."""
+        ...
+
+    @property
+    def lost(self) -> int:
+        """Cumulative loss."""
+        ...
+
+    @property
+    def reordered(self) -> int:
+        """Packets that came late."""
+        ...
+
+    @property
+    def jitter_seconds(self) -> float:
+        """Interarrival jitter."""
+        ...
+
+    @property
+    def last(self) -> float:
+        """When the last packet came."""
+        ...
+
+    def bitrate(self, now: float) -> float:
+        """Media in bit/s, over the last second."""
+        ...
+
+    def media(self, size: int, now: float, *, frame_ends: bool) -> None:
+        """Count the media in a packet."""
+        ...
+
+
 class RemoteSource:
     """One received SSRC with media: its counters, and how far they were when it began to carry this source."""
 
     __slots__ = ("base", "format", "gone", "repaired", "rtx", "stats")
 
-    def __init__(self, stats: StreamStats, format_: PayloadFormat) -> None:
+    def __init__(self, stats: SourceCounters, format_: PayloadFormat) -> None:
         self.stats = stats
         self.format = format_
         self.repaired = 0
@@ -229,7 +287,7 @@ class RemoteSources:
             return None
         return named.owner or (named.name or "").rpartition("-")[0] or None
 
-    def received(self, stats: StreamStats, format_: PayloadFormat) -> RemoteSource:
+    def received(self, stats: SourceCounters, format_: PayloadFormat) -> RemoteSource:
         """The source of a stream with media, a new one if it must be."""
         source = self._sources.get(stats.ssrc)
         if source is None:

@@ -89,6 +89,15 @@ class ArrivalRecorder:
         self._arrivals = {number: arrival for number, arrival in self._arrivals.items() if arrival > now - HISTORY}
         return packets
 
+    def state(self) -> tuple[dict[int, float], int, int]:
+        """After ``build``: the arrivals that are still known, the highest number, and that of the next packet."""
+        return self._arrivals, self._highest, self._number
+
+    def restore(self, arrivals: dict[int, float], highest: int, number: int) -> None:
+        """Go on from the ``state`` of another; its last ``build`` had told of everything."""
+        self._arrivals, self._highest, self._number = arrivals, highest, number
+        self._next, self._first_new = highest + 1, None
+
     def _restart(self, sequence: int) -> None:
         self._arrivals.clear()
         self._next = self._highest = sequence
@@ -117,11 +126,11 @@ class ArrivalRecorder:
             number += 1
         head = _HEAD.pack(first & 0xFFFF, len(symbols), (reference & 0xFFFFFF) << 8 | self._number)
         self._number = (self._number + 1) & 0xFF
-        body = head + b"".join(_CHUNK.pack(chunk) for chunk in _chunks(symbols)) + b"".join(deltas)
+        body = head + b"".join(_CHUNK.pack(chunk) for chunk in status_chunks(symbols)) + b"".join(deltas)
         return body + bytes(-len(body) % 4), number
 
 
-def _chunks(symbols: list[int]) -> list[int]:
+def status_chunks(symbols: list[int]) -> list[int]:
     """Packet status chunks (sections 3.1.3 and 3.1.4): run lengths where they pay, else vectors."""
     chunks, position = [], 0
     while position < len(symbols):

@@ -33,7 +33,8 @@ _MSG_DONTWAIT, _MSG_TRUNC = 0x40, 0x20
 _CONTROL_BYTES = 32  # one struct timespec with its header (CMSG_SPACE(16))
 _NAME_BYTES = 28  # sockaddr_in6
 _HEADER_BYTES = 64
-_BILLION = 1_000_000_000
+#: Of struct timespec.
+_NANOSECONDS = np.array((1_000_000_000, 1), np.int64)
 #: The two clocks are read one after the other; a pair that took longer (ns) was interrupted.
 _CLOSE_READINGS = 20_000
 
@@ -120,7 +121,7 @@ class DatagramBuffer(ABC):
 
     @abstractmethod
     def arrivals(self, start: int, stop: int) -> NDArray[np.float64]:
-        """When the datagrams of these slots came, in seconds on the monotonic clock."""
+        """When the datagrams of these slots came, in seconds on the monotonic clock; the array is the caller's."""
 
     @abstractmethod
     def address(self, slot: int) -> tuple[str, int]:
@@ -167,7 +168,7 @@ class PlainBuffer(DatagramBuffer):
 
     def arrivals(self, start: int, stop: int) -> NDArray[np.float64]:
         """Seconds on the monotonic clock."""
-        return self._arrivals[start:stop]
+        return self._arrivals[start:stop].copy()
 
     def address(self, slot: int) -> tuple[str, int]:
         """Where a datagram came from."""
@@ -201,7 +202,6 @@ class MmsgBuffer(DatagramBuffer):
         self._sizes = self._headers.view(np.uint32)[:, 14]
         self._lengths = self._headers[:, 5]
         self._times = self._control.view(np.int64)
-        self._unix = np.empty(capacity, np.int64)
         self.release(capacity)
 
     @property
@@ -224,13 +224,10 @@ class MmsgBuffer(DatagramBuffer):
 
     def arrivals(self, start: int, stop: int) -> NDArray[np.float64]:
         """Seconds on the monotonic clock."""
-        offset = clock_offset()
-        times = self._times[start:stop]
-        unix = self._unix[start:stop]
-        np.multiply(times[:, 2], _BILLION, out=unix)
-        np.add(unix, times[:, 3], out=unix)
-        np.add(unix, offset, out=unix)
-        return np.multiply(unix, 1e-9, dtype=np.float64)
+        unix: NDArray[np.int64] = np.dot(self._times[start:stop, 2:4], _NANOSECONDS)
+        unix += clock_offset()
+        times: NDArray[np.float64] = np.multiply(unix, 1e-9)
+        return times
 
     def address(self, slot: int) -> tuple[str, int]:
         """Where a datagram came from."""
