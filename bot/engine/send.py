@@ -17,7 +17,16 @@ from bot.engine.bandwidth import Uplink
 from bot.engine.headers import SendParameters
 from bot.engine.layers import layers_for_height
 from bot.engine.pacer import Scheduled, Ticket
-from bot.engine.streams import Path, PictureStream, SoundStream, Speech, StreamPosition, StreamSetup, Timeline
+from bot.engine.streams import (
+    Path,
+    PictureStream,
+    SoundStream,
+    Speech,
+    StreamPosition,
+    StreamSetup,
+    Timeline,
+    make_stream,
+)
 from bot.engine.templates import templates
 
 #: A train of packets that looks for more bandwidth: bytes of it.
@@ -117,10 +126,9 @@ class ClipSender:
         self.rates = tuple(layer.rate for layer in self._templates.layers)
         timeline = Timeline(clip.duration, phase, wall() - clock())
         chooser, known = rng or random.Random(), positions or {}
-        stream: type[PictureStream | SoundStream] = PictureStream if clip.media == "video" else SoundStream
         #: The layers, lowest first.
         self.streams = tuple(
-            stream(
+            make_stream(
                 StreamSetup(
                     layer=layer,
                     clip=clip,

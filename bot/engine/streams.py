@@ -13,10 +13,10 @@ from fractions import Fraction
 from typing import NamedTuple, Protocol
 
 from bot.bridge.rtcp import SenderReport
-from bot.clips.descriptor import PICTURE_IDS, TL0_INDICES
+from bot.clips.descriptor import TL0_INDICES
 from bot.clips.model import OPUS_CLOCK_RATE, SILENCE_LEVEL, VOICE_LEVEL, Clip, ClipFrame
 from bot.engine.bandwidth import Uplink
-from bot.engine.headers import MARKER, HeaderLayout, SendParameters, redundant, retransmission
+from bot.engine.headers import MARKER, DescribedHeaders, HeaderLayout, SendParameters, redundant, retransmission
 from bot.engine.history import History, Sent
 from bot.engine.pacer import PATIENCE, Ticket
 from bot.engine.templates import NO_FIELDS, LayerTemplates, Piece, Template
@@ -289,7 +289,7 @@ class PictureStream(SendStream):
         fields = self.layer.fields(self._picture_id, self._tl0)
         self._history.add((sequence, frame, stamp, fields))
         self._sequence = (sequence + count) & 0xFFFF
-        self._picture_id = (self._picture_id + 1) % PICTURE_IDS
+        self._picture_id = (self._picture_id + 1) % self.layer.picture_ids
         self._tl0 = (self._tl0 + 1) % TL0_INDICES
         self.packets += count
         self.octets += frame.octets
@@ -343,19 +343,69 @@ class PictureStream(SendStream):
         return 0 if found is None else self._retransmit(sequence, *found, now)
 
     def _retransmit(self, sequence: int, sent: Sent, number: int, now: float) -> int:
-        header = self._rtx_header
-        assert header is not None
-        mark, start, body = sent.template.pieces[number]
-        payload = start + sent.fields + body
         size = sent.template.sizes[number] + 2
-        middle = header.middle(sent.timestamp, self._timeline.wall(now))
         numbers = (self._uplink.take((size,), now),) if self._numbered else ()
-        packet = header.pack(self._rtx_first | mark, self._rtx_sequence, middle, *numbers)
+        header, payload = self._repair(sent, number, now, numbers)
         self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
         self.retransmitted += 1
         self.retransmitted_octets += len(payload) + 2
-        self._path.send_many((packet + retransmission(sequence, payload),))
+        self._path.send_many((header + retransmission(sequence, payload),))
         return size
+
+    def _repair(self, sent: Sent, number: int, now: float, numbers: tuple[int, ...]) -> tuple[bytes, bytes]:
+        """Header and original payload of a retransmission."""
+        header = self._rtx_header
+        assert header is not None
+        mark, start, body = sent.template.pieces[number]
+        middle = header.middle(sent.timestamp, self._timeline.wall(now))
+        packed = header.pack(self._rtx_first | mark, self._rtx_sequence, middle, *numbers)
+        return packed, start + sent.fields + body
+
+
+class DescribedStream(PictureStream):
+    """A layer of AV1, whose packets have a dependency descriptor in their headers."""
+
+    def __init__(self, setup: StreamSetup) -> None:
+        super().__init__(setup)
+        self._headers = DescribedHeaders(setup.ssrc, setup.parameters)
+        self._rtx_headers = DescribedHeaders(setup.rtx_ssrc or 0, setup.parameters)
+
+    def _emit(
+        self,
+        pieces: Sequence[Piece],
+        sizes: Sequence[int],
+        timestamp: int,
+        now: float,
+        sequence: int,
+        *,
+        fields: bytes,
+        first: int,
+        level: int = 0,
+    ) -> None:
+        """As :meth:`SendStream._emit`; the first packet of a key frame has a longer header."""
+        del level
+        wide, wall = self._uplink.take(sizes, now) if self._numbered else 0, self._timeline.wall(now)
+        self._path.send_many(
+            [
+                self._headers.pack(
+                    first | mark,
+                    (sequence + at) & 0xFFFF,
+                    timestamp,
+                    wall,
+                    start[:1] + fields + start[3:],
+                    *((wide + at & 0xFFFF,) if self._numbered else ()),
+                )
+                + body
+                for at, (mark, start, body) in enumerate(pieces)
+            ]
+        )
+
+    def _repair(self, sent: Sent, number: int, now: float, numbers: tuple[int, ...]) -> tuple[bytes, bytes]:
+        mark, start, body = sent.template.pieces[number]
+        described = start[:1] + sent.fields + start[3:]
+        first, wall = self._rtx_first | mark, self._timeline.wall(now)
+        header = self._rtx_headers.pack(first, self._rtx_sequence, sent.timestamp, wall, described, *numbers)
+        return header, body
 
 
 class SoundStream(SendStream):
@@ -439,3 +489,10 @@ class SoundStream(SendStream):
 _SILENCE = Template(
     ClipFrame(0, key=True, payloads=(OPUS_SILENCE,), level=SILENCE_LEVEL), OPUS_CLOCK_RATE, NO_FIELDS, marked=False
 )
+
+
+def make_stream(setup: StreamSetup) -> PictureStream | SoundStream:
+    """The stream of one layer of a clip."""
+    if setup.clip.media == "audio":
+        return SoundStream(setup)
+    return DescribedStream(setup) if setup.layer.described else PictureStream(setup)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from weakref import WeakValueDictionary
 
-from bot.clips.descriptor import Descriptor, descriptor
+from bot.clips.av1 import FRAME_NUMBERS, dependency_descriptor
+from bot.clips.descriptor import PICTURE_IDS, Descriptor, descriptor
 from bot.clips.model import Clip, ClipFrame, ClipLayer
 from bot.engine.headers import MARKER
 
@@ -13,7 +14,11 @@ PACKET_OVERHEAD = 62
 #: Where the fields of a codec without a descriptor are.
 NO_FIELDS = Descriptor(0, 0, lambda _picture, _tl0: b"", lambda payload, _picture, _tl0: payload)
 
-#: Marker (0 or 0x80), what stands before the running fields, and what stands behind them.
+#: AV1's running field is the frame number in its dependency descriptor, a header extension.
+_AV1 = Descriptor(0, 0, lambda frame_number, _tl0: frame_number.to_bytes(2, "big"), NO_FIELDS.patch)
+
+#: Marker (0 or 0x80), what stands before the running fields, and what stands behind them. Of AV1 the first of the
+#: two is the dependency descriptor, of the frame number 0.
 Piece = tuple[int, bytes, bytes]
 
 
@@ -41,18 +46,34 @@ class Template:
         )
 
 
+def _described(template: Template, size: tuple[int, int]) -> tuple[Piece, ...]:
+    """The pieces of a frame of AV1, with their dependency descriptors."""
+    last = template.count - 1
+    return tuple(
+        (mark, dependency_descriptor(0, first=not at, last=at == last, key=template.key, size=size), body)
+        for at, (mark, _, body) in enumerate(template.pieces)
+    )
+
+
 class LayerTemplates:
     """One layer. ``keyed`` names for each frame the variants that have a key frame there."""
 
     def __init__(self, layer: ClipLayer, clip: Clip) -> None:
-        fields, marked = descriptor(clip.codec) or NO_FIELDS, clip.media == "video"
+        #: Whether packets have a dependency descriptor.
+        self.described = clip.codec == "av1"
+        fields = _AV1 if self.described else descriptor(clip.codec) or NO_FIELDS
+        marked = clip.media == "video"
         self.layer = layer
         self.fields = fields.fields
+        #: Picture ids, or frame numbers, count to this.
+        self.picture_ids = FRAME_NUMBERS if self.described else PICTURE_IDS
         self.start, self.width = fields.start, fields.stop - fields.start
         self.variants = tuple(
             tuple(Template(frame, clip.clock_rate, fields, marked=marked) for frame in variant)
             for variant in layer.variants
         )
+        for template in (item for frames in self.variants for item in frames if self.described):
+            template.pieces = _described(template, (layer.width, layer.height))
         self.keyed = tuple(
             tuple(number for number, frame in enumerate(frames) if frame.key)
             for frames in zip(*self.variants, strict=True)
