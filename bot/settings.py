@@ -346,6 +346,8 @@ class Settings(BaseSettings):
                 raise ValueError(f"video_codec {self.video_codec} needs media_engine shared")
             if self.simulcast or self.opus_red:
                 raise ValueError("simulcast and opus_red need media_engine shared")
+        if self.simulcast and (self.width < 640 or self.height < 360):
+            raise ValueError(f"simulcast needs a picture of 640x360 or larger, not {self.width}x{self.height}")
         if self.simulcast and self.video_codec not in ("auto", "vp8"):
             raise ValueError(f"simulcast is for vp8, {self.video_codec} is sent in one layer")
         return self

@@ -118,13 +118,14 @@ def video_clip(config: ParticipantConfig) -> VideoSpec | None:
     """What the settings want to be seen; None for a file that is too long for a clip."""
     settings = config.settings
     if not config.video.startswith(FILE):
-        return VideoSpec(layers=video_layers(settings, settings.width, settings.height), fps=settings.fps)
+        layers = video_layers(settings, settings.width, settings.height)
+        return VideoSpec(layers=layers, fps=settings.fps, variants=min(2, settings.fps))
     path = Path(config.video.removeprefix(FILE))
     found = probe(path)
     if found is None or found.video is None:
         return None
     width, height, fps = found.video
-    return VideoSpec(file=path, layers=video_layers(settings, width, height, fps), fps=fps)
+    return VideoSpec(file=path, layers=video_layers(settings, width, height, fps), fps=fps, variants=min(2, fps))
 
 
 def sound_clip(config: ParticipantConfig) -> SoundSpec | None:
