@@ -78,7 +78,7 @@ def test_other_messages() -> None:
     assert read_message(message(visitor, kind="chat"), ROOM) == ChatReceived("a", "hi", True, nick="V")
     visitor = visitor.replace("<display-name ", "<display-name source='visitor' ")
     assert read_message(message(visitor, ROOM), ROOM) == ChatReceived("", "hi", False, nick="V")
-    assert read_message(message(visitor, ROOM, "chat"), ROOM) is None
+    assert read_message(message(visitor, ROOM, "chat"), ROOM) == ChatReceived("", "hi", True, nick="V")
     assert read_message(message("<body>hi</body>", ROOM), ROOM) is None
     error = (
         "<error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"

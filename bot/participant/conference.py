@@ -25,6 +25,7 @@ from bot.participant.citizen import Citizen
 from bot.participant.codecs import offered_codecs, send_codec
 from bot.participant.expectation import SessionExpectation, sctp_advertising
 from bot.participant.focus import FocusSession
+from bot.participant.opening import after_the_first
 from bot.participant.sources import SourceState
 from bot.participant.states import State
 from bot.participant.stay import Stay
@@ -134,7 +135,7 @@ class Conference:
     async def _enter(self) -> bool:
         """Ask for the focus and enter; False where only the focus may create the room, and is not there yet."""
         if self._asks_focus:
-            answer = await self._ask_focus(visitors=self._may_visit)
+            answer = await self._ask_first()
             self._stay.on_phase("focus")
             if answer is not None and not answer.ready and (answer.vnode is not None or not answer.live):
                 self._wait_until_live(answer)
@@ -264,6 +265,13 @@ class Conference:
         self._over.cancel()
 
     # --- joining ---
+
+    async def _ask_first(self) -> ConferenceAnswer | None:
+        """Ask before the join; where we may be made a visitor, not while another one of ours opens the room."""
+        if not self._may_visit:
+            return await self._ask_focus()
+        room = self._stay.settings.ws_url, self.room.jid
+        return await after_the_first(room, lambda: self._ask_focus(visitors=True))
 
     async def _ask_focus(self, *, visitors: bool = False) -> ConferenceAnswer | None:
         """Ask it; None where it does not answer. With ``visitors`` it may raise VisitorRedirectError."""

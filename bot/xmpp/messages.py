@@ -86,9 +86,9 @@ def read_message(stanza: ET.Element, room_jid: str) -> MessageEvent | None:
 
 
 def _is_visitors(stanza: ET.Element) -> bool:
-    """Whether the room passes on what a visitor wrote to all."""
+    """Whether the room passes on what a visitor wrote, to all or to us."""
     name = stanza.find(_DISPLAY_NAME)
-    return name is not None and name.get("source") == "visitor" and stanza.get("type") == "groupchat"
+    return name is not None and name.get("source") == "visitor"
 
 
 def _from_room(stanza: ET.Element) -> MessageEvent | None:
