@@ -194,6 +194,17 @@ def test_without_rtx_the_layer_itself_is_the_trial() -> None:
     assert call.run(90)[-1] == 3
 
 
+def test_a_train_that_nobody_answers_is_forgotten() -> None:
+    uplink = Uplink(TransportSequence())
+    uplink.probe(1e6, 1.0)
+    uplink.take((1000,) * 5, 1.0)
+    uplink.probed()
+    assert not uplink.calm(1.5)
+    uplink.feedback(TransportFeedback(1, 2, 0, ((0, 1.0),)), 5.0)
+    assert uplink.calm(1.5)
+    assert uplink.estimate(5.0) is None
+
+
 def test_what_the_room_does_not_want_is_not_looked_for() -> None:
     call = Call(300_000)
     call.sender.max_height = 180

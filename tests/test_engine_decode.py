@@ -72,10 +72,10 @@ def pictures_of(packets: list[bytes]) -> list[tuple[int, np.ndarray[tuple[int, .
 def assert_right(packets: list[bytes], world: World, sender: ClipSender, least: int, phase: float = 0.0) -> None:
     found = pictures_of(packets)
     assert len(found) >= least
-    now = int((world.wall() + phase) * 90_000)
+    now = int(world.wall() * 90_000)
     for stamp, luma in found:
         ticks = now - ((sender.positions()[10].offset + now - stamp) & 0xFFFFFFFF)
-        number = ticks % (90_000 * SECONDS) // 3000
+        number = round((ticks + phase * 90_000) / 3000) % (FPS * SECONDS)
         assert psnr(luma, luma_of(drawn(number).reformat(format="yuv420p"))) > 28
 
 

@@ -201,6 +201,22 @@ def test_lateness_is_counted_by_the_millisecond() -> None:
     assert (lateness.count, lateness.max) == (0, 0.0)
 
 
+def test_who_ends_while_others_come_in_before_is_gone() -> None:
+    now = 1.0
+    schedule = Schedule(lambda: now)
+    heard: list[tuple[float, Beat]] = []
+
+    class Last:
+        def send(self, at: float) -> None:
+            schedule.add(Beat(0.5, 1, 1, heard), 0.5)
+
+    ticket = schedule.add(Last(), 0.9)
+    schedule.run(now)
+    assert len(heard) == 1
+    assert ticket.gone
+    assert len(schedule) == 0
+
+
 def test_who_comes_too_late_is_counted() -> None:
     now = 1.0
     schedule = Schedule(lambda: now)

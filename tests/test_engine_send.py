@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.bridge import rtcp, rtp
+from bot.clips.model import Clip
 from bot.engine.headers import SendParameters
 from bot.engine.send import ClipSender
-from bot.engine.streams import BURST, StreamPosition
+from bot.engine.streams import BURST, PictureStream, StreamPosition
 from tests.send_support import LAYERS, UNIX, VIDEO, Far, World, pictures
 
 
@@ -330,6 +331,46 @@ def test_another_sender_goes_on_with_the_same_numbers() -> None:
     second.start(world.schedule)
     world.run(1.0)
     assert_continuous(world.far, 10)
+
+
+def test_another_clip_goes_on_with_the_same_numbers() -> None:
+    """Its loop is longer and elsewhere: the time stamps are those of the time all the same."""
+    world = World()
+    first = world.sender(pictures(), phase=0.3)
+    world.run(1.7)
+    first.stop()
+    second = ClipSender(
+        pictures(seconds=3),
+        ssrcs=[(10, 11)],
+        parameters=VIDEO,
+        path=world.far,
+        uplink=world.uplink,
+        phase=2.1,
+        positions=first.positions(),
+        clock=world.clock,
+        wall=world.wall,
+    )
+    second.start(world.schedule)
+    world.run(1.5)
+    assert_continuous(world.far, 10)
+
+
+@pytest.mark.parametrize("clip", [pictures(), pictures(LAYERS)], ids=["one layer", "three"])
+def test_its_state_can_be_read_back(clip: Clip) -> None:
+    sender = World().sender(clip, start=False)
+    assert not sender.probe(1e6, 0.0)
+    assert (sender.muted, sender.paused, sender.max_height, sender.layers_allowed) == (
+        False,
+        False,
+        None,
+        len(clip.layers),
+    )
+    sender.muted = sender.paused = True
+    sender.max_height = 180
+    assert (sender.muted, sender.paused, sender.max_height) == (True, True, 180)
+    lowest = sender.streams[0]
+    assert isinstance(lowest, PictureStream)
+    assert lowest.latest(1000) == []
 
 
 def test_numbers_begin_where_srtp_can_follow() -> None:

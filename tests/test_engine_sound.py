@@ -195,6 +195,16 @@ def test_what_the_fields_of_red_can_not_say_is_left_out(
     assert blocks[:-1] == ([(111, offset, previous)] if fits else [])
 
 
+def test_sound_that_is_too_late_is_left_out() -> None:
+    world = World()
+    sender = world.sender(sound())
+    world.run(0.5)
+    world.now += 0.5
+    world.run(0.5)
+    assert_timed(world.far)
+    assert sender.counts().skipped == pytest.approx(25, abs=2)
+
+
 def test_sound_without_a_level_is_said_to_be_silent() -> None:
     frames = (ClipFrame(0, True, (b"x",)), ClipFrame(960, True, (b"y",), 5))
     clip = Clip("audio", "opus", 48_000, Fraction(1, 25), (ClipLayer(0, 0, Fraction(50), 1, (frames,)),), "", "")

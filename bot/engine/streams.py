@@ -49,7 +49,10 @@ class Speech(Protocol):
 
 
 class StreamPosition(NamedTuple):
-    """Where an SSRC is in its numbers, for another sender of it. ``offset`` is added to time stamps."""
+    """Where an SSRC is in its numbers, for another sender of it, be it of another clip.
+
+    ``offset`` is the RTP time stamp of the Unix time 0.
+    """
 
     sequence: int
     offset: int
@@ -77,11 +80,11 @@ class Timeline:
     to break a stream.
     """
 
-    __slots__ = ("_start", "anchor", "duration")
+    __slots__ = ("_start", "anchor", "duration", "phase")
 
     def __init__(self, duration: Fraction, phase: float, anchor: float) -> None:
         self.duration = float(duration)
-        self.anchor = anchor
+        self.anchor, self.phase = anchor, phase
         self._start = phase + anchor
 
     def loop(self, now: float) -> int:
@@ -132,7 +135,8 @@ class SendStream:
         self._numbered = self._header.numbered
         self._pack = self._header.packer(layer.start, layer.width)
         self._first = self._header.first | (parameters.payload_type if parameters.red is None else parameters.red)
-        self._sequence, self._offset, self._picture_id, self._tl0, self._rtx_sequence = setup.position
+        self._sequence, offset, self._picture_id, self._tl0, self._rtx_sequence = setup.position
+        self._offset = offset - self._phase_ticks
         self._frames = layer.variants[0]
         self._index = self._loop = 0
         self._loop_start = 0.0
@@ -145,7 +149,12 @@ class SendStream:
     @property
     def position(self) -> StreamPosition:
         """What another sender of this SSRC goes on with."""
-        return StreamPosition(self._sequence, self._offset, self._picture_id, self._tl0, self._rtx_sequence)
+        offset = (self._offset + self._phase_ticks) & 0xFFFFFFFF
+        return StreamPosition(self._sequence, offset, self._picture_id, self._tl0, self._rtx_sequence)
+
+    @property
+    def _phase_ticks(self) -> int:
+        return round(self._timeline.phase * self._clock_rate)
 
     def resume(self, now: float) -> float:
         """Go to the first frame that is due at ``now`` or later; returns when that is."""
