@@ -124,7 +124,6 @@ class Bench:
         self.formats = formats
         self.buffer = FakeBuffer(capacity)
         self.receiver = Receiver(buffer=self.buffer, clock=lambda: self.now)
-        self.receiver._poller = None
         self.sockets: list[EngineSocket] = []
         self.attachments: list[Attachment] = []
         self.paths: list[ClearPath] = []
@@ -135,8 +134,9 @@ class Bench:
         inbound = EngineInbound(self.formats, ssrc=99, started=self.now, table=self.receiver.table, **options)
         path = ClearPath(sock)
         attachment = self.receiver.attach(inbound, path, cname="c", on_rtcp=self.rtcp.append)
-        if self.receiver._timer is not None:
-            self.receiver._timer.cancel()  # ticks are made by hand
+        self.receiver._poller = None  # what is put for the sockets does not make them readable
+        assert self.receiver._timer is not None
+        self.receiver._timer.cancel()  # ticks are made by hand
         self.sockets.append(sock)
         self.attachments.append(attachment)
         self.paths.append(path)

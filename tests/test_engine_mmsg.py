@@ -108,18 +108,25 @@ def test_datagrams_that_a_full_socket_turned_away_are_told() -> None:
     sender.close()
 
 
-def test_a_step_of_the_clock_changes_the_offset(monkeypatch: pytest.MonkeyPatch) -> None:
-    unix, monotonic = iter(range(10**15, 10**16, 10)), iter(range(0, 10**6, 1000))
-    monkeypatch.setattr(time, "time_ns", lambda: next(unix))
-    monkeypatch.setattr(time, "monotonic_ns", lambda: next(monotonic))
-    assert mmsg.clock_offset() == 500 - 10**15
+def test_the_offset_of_the_clocks_follows_steps_and_not_interruptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, unix, taking = 1_000_000, 5_000_000, 1000
 
+    def monotonic() -> int:
+        nonlocal now
+        now += taking
+        return now
 
-def test_interrupted_readings_of_the_clocks_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = iter([0, 10**6, 2 * 10**6, 2 * 10**6 + 100])
-    monkeypatch.setattr(time, "time_ns", lambda: 0)
-    monkeypatch.setattr(time, "monotonic_ns", lambda: next(readings))
-    assert mmsg.clock_offset() == 2 * 10**6 + 50
+    monkeypatch.setattr(time, "time_ns", lambda: unix + now)
+    monkeypatch.setattr(time, "monotonic_ns", monotonic)
+    offset = mmsg.ClockOffset()
+    assert abs(offset.read() + 5_000_000) <= 1000
+    known = offset.read()
+    taking = 400_000
+    assert offset.read() == known
+    unix += 10**9
+    assert abs(offset.read() + 5_000_000 + 10**9) <= 400_000
+    taking = 1000
+    assert abs(offset.read() + 5_000_000 + 10**9) <= 1000
 
 
 def test_addresses_survive() -> None:

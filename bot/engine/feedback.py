@@ -140,10 +140,8 @@ class BatchRecorder:
         """Status chunks and deltas; None where they don't fit one packet."""
         small = (deltas >= 0) & (deltas <= 0xFF)
         all_small = bool(small.all())
-        # A bound from above: the exact sum is asked for only where it matters.
-        if count * (2 / 7) + 2 * deltas.size >= MAX_STATUS_BYTES - 4 and not (
-            all_small and count * (2 / 7) + deltas.size < MAX_STATUS_BYTES - 4
-        ):
+        size = count * (2 / 7) + deltas.size + (0 if all_small else int((~small).sum()))
+        if size >= MAX_STATUS_BYTES - 4:  # near the limit the exact recorder decides
             return None
         if all_small:
             octets = deltas.astype(np.uint8).tobytes()

@@ -70,18 +70,24 @@ def available() -> bool:
     return _loaded is not None
 
 
-def clock_offset() -> int:
-    """Monotonic time minus Unix time in ns. Read anew for each batch: the system's clock may be set."""
-    best, offset = sys.maxsize, 0
-    for _ in range(3):
+class ClockOffset:
+    """Monotonic time minus Unix time in ns, read anew for each batch: the system's clock may be set.
+
+    A reading that was interrupted, and says no more than what is known, changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._offset: int | None = None
+
+    def read(self) -> int:
+        """The offset now."""
         before = time.monotonic_ns()
         unix = time.time_ns()
-        after = time.monotonic_ns()
-        if after - before < best:
-            best, offset = after - before, (before + after) // 2 - unix
-        if best < _CLOSE_READINGS:
-            break
-    return offset
+        took = time.monotonic_ns() - before
+        offset = before + took // 2 - unix
+        if self._offset is None or took < _CLOSE_READINGS or abs(offset - self._offset) > took:
+            self._offset = offset
+        return self._offset
 
 
 def enable_arrival_times(sock: socket.socket) -> None:
@@ -202,6 +208,7 @@ class MmsgBuffer(DatagramBuffer):
         self._sizes = self._headers.view(np.uint32)[:, 14]
         self._lengths = self._headers[:, 5]
         self._times = self._control.view(np.int64)
+        self._offset = ClockOffset()
         self.release(capacity)
 
     @property
@@ -225,7 +232,7 @@ class MmsgBuffer(DatagramBuffer):
     def arrivals(self, start: int, stop: int) -> NDArray[np.float64]:
         """Seconds on the monotonic clock."""
         unix: NDArray[np.int64] = np.dot(self._times[start:stop, 2:4], _NANOSECONDS)
-        unix += clock_offset()
+        unix += self._offset.read()
         times: NDArray[np.float64] = np.multiply(unix, 1e-9)
         return times
 

@@ -10,6 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import structlog
@@ -24,14 +25,16 @@ from bot.engine.table import LAYOUT_AT, LAYOUT_BYTES, StreamRow, StreamTable
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two readings of the sockets; twice as many while they bring less than ``FEW`` packets.
+#: Seconds between two readings of the sockets. While they bring few packets and nothing is decoded, waking up
+#: costs more than they do: then it is ``_LIGHT`` times as long. The arrivals are those of the kernel anyway.
 TICK = 0.01
-FEW = 64
+FEW = 96
+_LIGHT = 3
 #: Readings of one socket in one tick: who sends more than that has its turn in the next.
 _READINGS = 4
 #: A tick that is later than this (seconds) is counted: the process can't keep up.
 LATE = 0.02
-_SETTLE_INTERVAL = 0.2
+_SETTLE_INTERVAL = 1.0
 _DROPS_INTERVAL = 1.0
 #: So many packets of a stream in a batch may be a key frame, which tells the picture's size.
 _MANY = 5
@@ -83,23 +86,23 @@ class Attachment:
 class Receiver:
     """Reads the sockets of all attached transports every ``TICK`` seconds; it does nothing while there is none.
 
-    ``buffer`` and ``clock`` (monotonic seconds) are for tests. Create it in the event loop that it is for.
+    ``buffer`` and ``clock`` (monotonic seconds) are for tests.
     """
 
     def __init__(
         self, *, buffer: mmsg.DatagramBuffer | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
-        self._loop = asyncio.get_running_loop()
         self._buffer = buffer or mmsg.make_buffer()
         self.table = StreamTable(self._buffer.capacity)
         self._attachments: dict[int, Attachment] = {}
         self._by_fileno: dict[int, Attachment] = {}
         self._next_number = 1
-        self._poller: Any = select.epoll() if hasattr(select, "epoll") else None
+        #: Both only while there is something to read.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poller: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._closed = False
         self._few = False
         #: Ticks, those that came late, and the worst of it (seconds).
         self.ticks = 0
@@ -196,13 +199,25 @@ class Receiver:
         socket.on_close = attachment.detach
         attachment.fileno = socket.fileno()
         attachment.dropped_before = mmsg.dropped(socket.socket)
+        if not self._attachments:
+            self._begin(now)
         self._attachments[number] = self._by_fileno[attachment.fileno] = attachment
         if self._poller is not None:
             self._poller.register(attachment.fileno, select.EPOLLIN)
-        if self._timer is None:
-            self._read_at = now
-            self._schedule(now)
         return attachment
+
+    def _begin(self, now: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._poller = select.epoll() if hasattr(select, "epoll") else None
+        self._read_at = now
+        self._schedule(now)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._poller is not None:
+            self._poller.close()
+        self._loop = self._timer = self._poller = None
 
     def _number(self) -> int:
         if len(self._attachments) >= _MAX_TRANSPORTS:
@@ -227,24 +242,21 @@ class Receiver:
         if (socket := attachment.path.socket) is not None:
             socket.on_close = None
             socket.take_back()
-        if not self._attachments and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if not self._attachments:
+            self._end()
 
     def close(self) -> None:
         """Detach all; may be called twice."""
         for attachment in list(self._attachments.values()):
             self.detach(attachment)
-        if self._poller is not None and not self._closed:
-            self._poller.close()
-        self._closed = True
 
     # --- ticks ---------------------------------------------------------------------------------------------
 
     def _schedule(self, now: float) -> None:
         # A timer may fire a little early: the next tick is that of the grid after the last one, all the same.
-        self._due = max(self._due + TICK * (2 if self._few else 1), (now // TICK + 1) * TICK)
-        self._timer = self._loop.call_at(self._loop.time() + self._due - now, self._tick)
+        self._due = max(self._due + TICK * (_LIGHT if self._few else 1), (now // TICK + 1) * TICK)
+        if self._loop is not None:
+            self._timer = self._loop.call_at(self._loop.time() + self._due - now, self._tick)
 
     def _tick(self) -> None:
         now = self._clock()
@@ -268,13 +280,13 @@ class Receiver:
             ready = [self._by_fileno[fileno] for fileno, _ in self._poller.poll(0) if fileno in self._by_fileno]
         read_at = self._clock()
         for attachment in ready:
-            self._drain(attachment)
+            self._drain(attachment)  # it may end all attachments
         if self._filled > self._looked:
             self._look(now)
         self._read_at = read_at
         if self._filled:
             self._pass(now)
-        self._few = self.packets - before < FEW
+        self._few = self.packets - before < FEW and not self._decodes()
         for attachment in list(self._attachments.values()):
             try:
                 attachment.feedback.due(now)
@@ -282,6 +294,9 @@ class Receiver:
                 if self._is_told():
                     log.exception("Feedback could not be sent", event_name="feedback_failed")
         self._housekeeping(now)
+
+    def _decodes(self) -> bool:
+        return any(item.inbound.decoders.active for item in self._attachments.values())
 
     def _housekeeping(self, now: float) -> None:
         if now >= self._settle_at:
@@ -540,6 +555,18 @@ class Receiver:
             sizes[stamp] = sizes.get(stamp, 0) + 1
             begins.setdefault(stamp, slot)
         return begins[max(sizes, key=sizes.__getitem__)]
+
+
+_receivers: WeakKeyDictionary[asyncio.AbstractEventLoop, Receiver] = WeakKeyDictionary()
+
+
+def running_receiver() -> Receiver:
+    """The receiver of the running event loop."""
+    loop = asyncio.get_running_loop()
+    found = _receivers.get(loop)
+    if found is None:
+        found = _receivers[loop] = Receiver()
+    return found
 
 
 def _present(sequences: Ints, times: Ints, lacking: list[int], first: int, last: int) -> tuple[Ints, Ints, int]:
