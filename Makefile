@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types unit fuzz docs clean install
+.PHONY: run test lint types unit fuzz bench docs clean install
 
 # An embedded Jitsi and two bots in it, with each other's media. Ctrl-C ends it: a job of its own on the terminal (set -m),
 # so that the key reaches the bots alone and make ends as they do, with 0.
@@ -40,6 +40,11 @@ unit: install
 FUZZ_SECONDS ?= 60
 fuzz: install
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+# What participants cost, beside aiortc as it is: one table, and build/bench.json. BENCH=--quick shows that it works.
+BENCH ?=
+bench: install
+	$(BIN)/python -m bench $(BENCH)
 
 test: lint types unit fuzz
 

@@ -1,0 +1,1 @@
+"""The benchmark: what participants cost, beside what they cost with aiortc as it is."""
