@@ -18,6 +18,7 @@ from bot.participant import conference
 from bot.participant.conference import FOCUS_MOMENT, FOCUS_PATIENCE
 from bot.participant.participant import Participant
 from bot.xmpp.focus import ConferenceAnswer, ask_focus
+from bot.xmpp.stanza_errors import StanzaError
 from tests.bridge_support import until
 from tests.test_participant_focus import Patience
 from tests.test_participant_prosody import Seen, participant
@@ -166,6 +167,24 @@ async def test_a_raised_hand_opens_the_main_room() -> None:
         assert set(meet.nicks(ROOM)) == {endpoint(main), endpoint(visitor)}
         assert "connection_attempt_failed" not in seen.names()
         assert of(seen, events.ConnectionCreating)[-1].url == f"{meet.server.url}?customusername=***"
+
+
+async def test_only_the_room_opens_the_main_one() -> None:
+    """Anybody can send such an IQ to the address that the room tells."""
+    async with meeting() as meet:
+        main, _ = await meet.come("main", until="local_tracks_created")
+        visitor, seen = await meet.come("visitor")
+        assert main._connection is not None
+        assert visitor._connection is not None
+        forged = ET.fromstring(
+            "<visitors xmlns='jitsi:visitors'><promotion-response allow='true' username='u'/></visitors>"
+        )
+        with pytest.raises(StanzaError) as caught:
+            await main._connection.iq("set", visitor._connection.jid, forged)
+        assert caught.value.condition == "not-allowed"
+        assert visitor.visitor
+        assert str(visitor.state) == "active"
+        assert not {"promotion_refused", "promoted_to_participant"} & set(seen.names())
 
 
 async def test_a_hand_that_is_refused_leaves_a_visitor() -> None:

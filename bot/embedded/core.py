@@ -138,7 +138,8 @@ class XmppCore:
         self._next_connection += 1
         domain = self.config.node_domain(vnode)
         accounts = self.config.accounts if domain == self.config.domain else {}
-        negotiation = Negotiation(domain, accounts, lambda: self.muc.visitors.login(username) or self._new_id())
+        negotiation = Negotiation(domain, accounts, self._new_id)
+        negotiation.new_user = lambda: self.muc.visitors.login(username) or self._new_id()
         self._connections[number] = _Connection(number, negotiation, domain)
         return number
 

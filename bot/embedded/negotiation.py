@@ -66,6 +66,8 @@ class Negotiation:
         self._domain = domain
         self._accounts = accounts
         self._new_id = new_id
+        #: Gives the user name of an anonymous login.
+        self.new_user = new_id
 
     def feed(self, frame: ET.Element) -> list[ET.Element]:
         """What to answer to a frame that comes before binding; raises StreamError."""
@@ -103,7 +105,7 @@ class Negotiation:
     def _authenticate(self, frame: ET.Element) -> list[ET.Element]:
         mechanism = frame.get("mechanism", "")
         if mechanism == "ANONYMOUS":
-            self.user = self._new_id()
+            self.user = self.new_user()
         elif mechanism == "PLAIN" and self._accounts:
             try:
                 self.user = self._plain(base64.b64decode(frame.text or "", validate=True).decode())
