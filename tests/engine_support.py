@@ -113,7 +113,10 @@ class ClearPath(MediaPath):
         return data
 
     def send_rtcp(self, packet: bytes) -> None:
-        self.feedback.append(packet)
+        while packet:
+            size = 4 + 4 * int.from_bytes(packet[2:4], "big")
+            self.feedback.append(packet[:size])
+            packet = packet[size:]
 
 
 class Bench:

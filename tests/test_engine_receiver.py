@@ -465,3 +465,51 @@ async def test_a_loop_has_one_receiver_that_rests_without_transports() -> None:
     assert repr(receiver) == "<Receiver 0 transports 0 streams>"
     peer.close()
     await asyncio.sleep(0)
+
+
+async def test_requests_share_a_datagram() -> None:
+    receiver = Receiver()
+    peer = Peer(receiver)
+    await peer.attach()
+    for ssrc in range(1, 150):
+        peer.send(video(1, ssrc=ssrc), video(3, ssrc=ssrc))
+    found = await peer.answers(NACK, 149)
+    assert {item.media_ssrc for item in found} == set(range(1, 150))
+    assert peer.path.sent < 20
+    assert peer.path.refused == 0
+    receiver.close()
+    peer.close()
+    await asyncio.sleep(0)
+
+
+async def test_streams_that_are_asked_for_are_decoded_and_no_others() -> None:
+    bench = Bench({**FORMATS, 0: PayloadFormat(0, "audio", "pcmu", 8000)})
+    inbound, _ = await bench.add(decode="sample:1")
+    sent = 0
+
+    def speak(ticks: int) -> None:
+        nonlocal sent
+        for _ in range(ticks):
+            for ssrc in (5, 6):
+                stamp = sent * 160
+                bench.put(
+                    0,
+                    rtp.build(
+                        payload_type=0, sequence=sent, timestamp=stamp, ssrc=ssrc, body=bytes(160), marker=True
+                    ),
+                )
+            sent += 1
+            bench.tick(0.02)
+
+    speak(30)
+    rows = inbound.statistics.streams
+    await until(lambda: inbound.decoders.totals.frames >= 25)
+    (first,) = [ssrc for ssrc in rows if inbound.decoded(ssrc) is not None]
+    assert [ssrc for ssrc, row in rows.items() if row.special] == [first]
+    speak(600)  # longer than the sample stays with one
+    await until(lambda: inbound.decoded(11 - first) is not None)
+    speak(10)
+    assert [ssrc for ssrc, row in rows.items() if row.special] == [11 - first]
+    assert [row.packets for row in rows.values()] == [640, 640]
+    await inbound.decoders.close()
+    await bench.close()

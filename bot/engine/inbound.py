@@ -344,7 +344,7 @@ class EngineInbound:
     def glimpse(self, row: StreamRow, protected: Octets, now: float) -> None:
         """Look for the picture's size in a packet that may begin a key frame."""
         row.size_due = now + SIZE_RETRY
-        data = self.path.unprotect(protected) if self.path is not None else None
+        data = self.path.glance(protected) if self.path is not None else None
         if data is None or row.format is None:
             return
         size = picture_size(row.format.codec, parse_header(data), data)

@@ -86,6 +86,13 @@ class MediaPath:
             self.refused += 1
             return None
 
+    def glance(self, data: bytes) -> bytes | None:
+        """As ``unprotect``, of a packet that may have been unprotected before: that is no replay to be counted."""
+        refused = self.refused
+        found = self.unprotect(data)
+        self.refused = refused
+        return found
+
     def unprotect_rtcp(self, data: bytes) -> bytes | None:
         """The RTCP packet in ``data``; None when SRTP refuses it, which is counted."""
         try:

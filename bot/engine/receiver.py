@@ -25,10 +25,12 @@ from bot.engine.table import LAYOUT_AT, LAYOUT_BYTES, StreamRow, StreamTable
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two readings of the sockets. While they bring few packets and nothing is decoded, waking up
-#: costs more than they do: then it is ``_LIGHT`` times as long. The arrivals are those of the kernel anyway.
+#: Seconds between two readings of the sockets. While they bring few packets, in all or from each, and nothing is
+#: decoded, waking up and asking costs more than they do: then it is ``_LIGHT`` times as long. Arrivals are the
+#: kernel's anyway.
 TICK = 0.01
 FEW = 96
+FEW_OF_ONE = 10
 _LIGHT = 3
 #: Readings of one socket in one tick: who sends more than that has its turn in the next.
 _READINGS = 4
@@ -286,7 +288,8 @@ class Receiver:
         self._read_at = read_at
         if self._filled:
             self._pass(now)
-        self._few = self.packets - before < FEW and not self._decodes()
+        few = max(FEW, FEW_OF_ONE * len(ready))
+        self._few = self.packets - before < few and not self._decodes()
         for attachment in list(self._attachments.values()):
             try:
                 attachment.feedback.due(now)
@@ -532,7 +535,7 @@ class Receiver:
             slot = random.randrange(start, stop)
             row = self.table.rows[max(0, int(self._flows[slot]))]
             if row is not None and row.owner.path is not None:
-                row.owner.path.unprotect(self._buffer.datagram(slot))
+                row.owner.path.glance(self._buffer.datagram(slot))
 
     def _glimpse(self, start: int, rows: Ints, order: Ints, starts: Ints, counts: Ints) -> None:
         """Look into the first packet of frames that are much larger than usual: they may be key frames."""
