@@ -83,7 +83,7 @@ def transport(children: str) -> ET.Element:
 def test_the_dialogues_hold_what_they_should() -> None:
     counted = Counter((item.dialogue, item.element.get("action")) for item in recorded())
     initiated = {dialogue for dialogue, action in counted if action == "session-initiate"}
-    assert initiated == {*OFFERS, *OFFERS_OF_BOTS, "bot-alone"}
+    assert initiated == {*OFFERS, *OFFERS_OF_BOTS, "bot-alone", "visitor-node"}
     assert {dialogue for dialogue, action in counted if action == "session-accept"} >= {
         *OFFERS_OF_BOTS,
         "bot-alone",

@@ -9,7 +9,10 @@ from bot.participant.config import expand
 from bot.participant.entrance import MAIN, Entrance, redirected
 from bot.settings import load
 from bot.xmpp.address import redact, xmpp_websocket_url
+from bot.xmpp.focus import parse_answer
+from bot.xmpp.occupants import read_occupant
 from bot.xmpp.visitors import (
+    VISITORS,
     PromotionAnswer,
     VisitorNode,
     main_room_url,
@@ -17,6 +20,7 @@ from bot.xmpp.visitors import (
     visitor_node,
     with_parameter,
 )
+from tests.recordings import dialogue
 
 REDIRECT = VisitorRedirectError("The focus redirects", vnode="v0")
 
@@ -104,3 +108,22 @@ def test_the_name_that_opens_the_main_room_is_in_no_log() -> None:
 def test_the_answer_to_a_raised_hand(answer: str, expected: PromotionAnswer | None) -> None:
     stanza = ET.fromstring(f"<visitors xmlns='jitsi:visitors' room='r@muc.v0.meet.jitsi'>{answer}</visitors>")
     assert read_promotion(stanza) == expected
+
+
+def test_what_real_servers_said() -> None:
+    """Jicofo's redirect, and what Prosody with Jitsi's modules told the visitor at the node."""
+    [answer] = [
+        frame.element[0]
+        for frame in dialogue("visitor-redirect")
+        if not frame.sent and len(frame.element) and frame.element[0].tag.endswith("}conference")
+    ]
+    redirect = parse_answer(answer)
+    assert (redirect.ready, redirect.vnode, redirect.focus_jid) == (True, "v0", "focus@auth.meet.jitsi")
+    node = visitor_node("v0", url="ws://h", domain="meet.jitsi", muc_domain="muc.meet.jitsi")
+    heard = [frame.element for frame in dialogue("visitor-node") if not frame.sent]
+    presences = [item for item in heard if item.tag.endswith("}presence") and item.get("type") is None]
+    assert {item.get("from", "").partition("@")[2].partition("/")[0] for item in presences} == {node.muc_domain}
+    roles = [read_occupant(item, "x").role for item in presences]
+    assert {"participant", "moderator", "visitor"} >= set(roles) >= {"participant", "visitor"}
+    [promotion] = [child for item in heard for child in item if child.tag == VISITORS]
+    assert read_promotion(promotion) == PromotionAnswer(allowed=True, username="kvrsq2bbm0yxh1xpwx1icjlu")
