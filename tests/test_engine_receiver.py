@@ -297,7 +297,8 @@ async def test_a_transport_may_leave_in_the_middle_of_a_batch() -> None:
     def leave(data: bytes) -> None:
         gone.append(data)
         bench.attachments[0].detach()
-        inbound.release()
+        inbound.release(bench.now)
+        inbound.release(bench.now)
 
     bench.attachments[0].on_rtcp = leave
     for transport in (0, 1):
@@ -309,6 +310,8 @@ async def test_a_transport_may_leave_in_the_middle_of_a_batch() -> None:
     assert (gone, bench.rtcp) == ([rtcp.pli(1, 2)], [rtcp.pli(1, 2)])
     assert other.statistics.streams[VIDEO].packets == 3
     assert (inbound.statistics.packets, len(inbound.statistics.streams)) == (1, 0)
+    assert [stream.packets for stream in inbound.snapshot(bench.now)] == [1]
+    assert inbound.bytes["video"] == len(video(1))
     bench.put(1, video(1, ssrc=78))  # has the row that became free
     bench.tick()
     assert [row.packets for row in other.statistics.streams.values()] == [3, 1, 1]

@@ -157,6 +157,7 @@ class EngineInbound:
             endpoint_of=self.sources.endpoint_of,
         )
         self._review_at = started
+        self._final: tuple[RemoteStream, ...] | None = None
         self._octets: dict[Media, int] = {"audio": 0, "video": 0}
         #: Padding-only packets on RTX payload types: the bridge's probes for bandwidth.
         self.probes = 0
@@ -424,8 +425,14 @@ class EngineInbound:
             self._unfile(row)
         self.number, self.path = number, path
 
-    def release(self) -> None:
-        """Give all rows back; totals stay, what was received of each source can't be asked any more."""
+    def release(self, now: float) -> None:
+        """Give all rows back, after the transport was detached; totals and the last ``snapshot`` stay.
+
+        Whoever is done with a session must call it: the table would keep its rows for good. May be called twice.
+        """
+        if self._final is not None:
+            return
+        self._final = self.sources.snapshot(now)
         for row in self.statistics.streams.values():
             self._leave(row)
         self.sources.retire(list(self.statistics.streams))
@@ -433,7 +440,7 @@ class EngineInbound:
 
     def snapshot(self, now: float) -> tuple[RemoteStream, ...]:
         """What was received of each source."""
-        return self.sources.snapshot(now)
+        return self.sources.snapshot(now) if self._final is None else self._final
 
     def decoded(self, key: int | str) -> DecodedStream | None:
         """What was decoded of an SSRC or of a named source."""
