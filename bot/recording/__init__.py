@@ -1,0 +1,1 @@
+"""A job: files of a meeting, every source as it comes, that a crash can't lose."""
