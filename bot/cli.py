@@ -1,4 +1,4 @@
-"""The command line: ``jitsi-bot run``, ``serve``, ``load``, ``check-config``, ``version``."""
+"""The command line: ``jitsi-bot run``, ``serve``, ``load``, ``report``, ``check-config``, ``version``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from bot import __version__, logs
 from bot.errors import ConfigurationError, WrongAddressError
 from bot.load import command as load_command
+from bot.load.report import command as report_command
 from bot.participant.config import expand
 from bot.participant.own import check_media
 from bot.service import loops, runner
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("load")(load_command.load)
+app.add_typer(report_command.app)
 
 
 def _option(field: str, *names: str) -> Any:

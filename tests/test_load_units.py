@@ -68,7 +68,7 @@ def test_what_is_no_bit_rate_and_no_share(wrong: object) -> None:
         (2.5e9, "bit/s", "2.5 Gbit/s"),
         (1000, "bit/s", "1 kbit/s"),
         (12, "bit/s", "12 bit/s"),
-        (25, "frames/s", "25 frames/s"),
+        (25, "fps", "25 fps"),
         (3, "", "3"),
     ],
 )

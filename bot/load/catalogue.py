@@ -10,7 +10,7 @@ from typing import Literal
 
 from bot.participant.timing import PHASES
 
-Unit = Literal["s", "bit/s", "ratio", "frames/s", "px", ""]
+Unit = Literal["s", "bit/s", "ratio", "fps", "px", ""]
 #: Many values, of which percentiles are asked for; a share of a whole; or a number of times something happened.
 Kind = Literal["values", "share", "count"]
 Better = Literal["lower", "higher"]
@@ -73,7 +73,7 @@ _ALL = [
     Measure("bitrate.video", "values", "bit/s", "higher", "Bit rate of each received picture"),
     Measure("bitrate.sent", "values", "bit/s", "higher", "Bit rate that each participant sends"),
     Measure("bandwidth", "values", "bit/s", "higher", "The bridge's estimate of the way to each participant"),
-    Measure("fps", "values", "frames/s", "higher", "Frame rate of each received picture"),
+    Measure("fps", "values", "fps", "higher", "Frame rate of each received picture"),
     Measure("height", "values", "px", "higher", "Height of the layer received of each picture"),
     Measure("freeze", "values", "s", "lower", "Length of each freeze of a picture (W3C webrtc-stats)"),
     Measure("e2e_delay", "values", "s", "lower", "Sender's clip to receiver's decoder, on sampled decoders"),

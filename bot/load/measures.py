@@ -26,7 +26,7 @@ SERIES: Mapping[str, tuple[Kind, str]] = {
     "rtt": ("mean", "s"),
     "jitter": ("mean", "s"),
     "e2e_delay": ("mean", "s"),
-    "fps": ("mean", "frames/s"),
+    "fps": ("mean", "fps"),
     "client_cpu": ("level", "cores"),
     "client_loop_lag": ("mean", "s"),
 }

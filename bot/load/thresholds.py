@@ -39,7 +39,7 @@ _UNITS: Mapping[Unit, Mapping[str, float]] = {
     "s": units.SECONDS,
     "bit/s": units.RATES,
     "ratio": units.PERCENT,
-    "frames/s": {"fps": 1.0},
+    "fps": {"fps": 1.0},
     "px": {"px": 1.0, "p": 1.0},
     "": {},
 }
@@ -47,7 +47,7 @@ _EXAMPLES: Mapping[Unit, str] = {
     "s": "a time such as 3s or 400ms",
     "bit/s": "a bit rate such as 500kbit/s",
     "ratio": "a share such as 1% or 0.01",
-    "frames/s": "a frame rate such as 25",
+    "fps": "a frame rate such as 25",
     "px": "a height such as 360",
     "": "a number",
 }

@@ -88,18 +88,33 @@ Fraction = Annotated[float, BeforeValidator(fraction), Field(ge=0, le=1)]
 # --- the other way: for people ------------------------------------------------------------------------------
 
 
-def _three(value: float) -> str:
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def three(value: float) -> str:
     """Three digits, never with an exponent, six decimals at most."""
     text = f"{float(f'{value:.3g}'):f}"
     return text.rstrip("0").rstrip(".")
 
 
+def scale(largest: float, unit: str) -> tuple[float, str]:
+    """What to divide values up to ``largest`` by, and the unit that they are in then: one for a whole axis."""
+    if unit == "s":
+        return (1e-3, "ms") if largest < 1 else (1.0, "s")
+    if unit == "ratio":
+        return 0.01, "%"
+    if unit == "bit/s":
+        found = [(factor, f"{prefix}bit/s") for factor, prefix in _PREFIXES if largest >= factor]
+        return (found or [(1.0, unit)])[0]
+    return 1.0, unit
+
+
 def show_seconds(value: float) -> str:
     """``245 ms``, ``3.2 s``, ``2 min 5 s``."""
     if value < 1:
-        return f"{_three(value * 1000)} ms"
+        return f"{three(value * 1000)} ms"
     if value < 120:
-        return f"{_three(value)} s"
+        return f"{three(value)} s"
     minutes, seconds = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
@@ -108,10 +123,10 @@ def show_seconds(value: float) -> str:
 
 def show_scaled(value: float, unit: str) -> str:
     """With a prefix of the SI, three digits: ``2.5 Mbit/s``."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for factor, prefix in _PREFIXES:
         if abs(value) >= factor:
-            return f"{_three(value / factor)} {prefix}{unit}"
-    return f"{_three(value)} {unit}"
+            return f"{three(value / factor)} {prefix}{unit}"
+    return f"{three(value)} {unit}"
 
 
 def show_percent(value: float) -> str:
@@ -119,7 +134,7 @@ def show_percent(value: float) -> str:
     percent = value * 100
     if 99.5 <= percent < 100:
         return f"{math.floor(percent * 1000) / 1000:g} %"
-    return f"{_three(percent)} %"
+    return f"{three(percent)} %"
 
 
 def show(value: float, unit: str) -> str:
@@ -128,6 +143,8 @@ def show(value: float, unit: str) -> str:
         return show_seconds(value)
     if unit == "ratio":
         return show_percent(value)
-    if unit in {"bit/s", "B"}:
+    if unit == "bit/s":
         return show_scaled(value, unit)
-    return f"{value:.6g} {unit}".strip()
+    if unit:
+        return f"{three(value)} {unit}"
+    return f"{value:.0f}" if value == round(value) else three(value)
