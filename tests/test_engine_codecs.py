@@ -82,6 +82,34 @@ def test_payloads_are_those_of_the_clip_with_running_fields(codec: str, numbered
         assert payloads in expected(clip, number, (picture + at) % 32_768, (tl0 + at) % 256)
 
 
+def test_only_the_lowest_temporal_layer_is_counted() -> None:
+    """TL0PICIDX of another is that of the frame that it builds on (RFC 7741 section 4.2)."""
+    clip, world = clip_of("vp8"), World()
+
+    def lifted(number: int, frame: ClipFrame) -> ClipFrame:
+        upper = number % 2 and not frame.key
+        payloads = [payload[:5] + b"\x40" + payload[6:] if upper else payload for payload in frame.payloads]
+        return replace(frame, payloads=tuple(payloads))
+
+    variants = [[lifted(*item) for item in enumerate(frames)] for frames in clip.layers[0].variants]
+    layer = replace(clip.layers[0], variants=tuple(tuple(frames) for frames in variants))
+    sender = world.sender(replace(clip, layers=(layer,)), parameters=EVERYTHING)
+    expected_tl0 = sender.positions()[10].tl0 - 1
+    for _ in range(4):
+        world.run(0.43)
+        sender.request_key_frame(10)
+    seen = set()
+    stamp = None
+    for data, header, _ in world.far.of(10):
+        payload = rtp.payload(data, header)
+        if header.timestamp != stamp:
+            stamp = header.timestamp
+            expected_tl0 += payload[5] == 0
+        assert payload[4] == expected_tl0 % 256
+        seen.add(payload[5])
+    assert seen == {0, 0x40}
+
+
 def test_packets_of_av1_are_described() -> None:
     """Frame numbers go on over loops and key frames on request, in 16 bits."""
     clip, world = clip_of("av1"), World()

@@ -295,11 +295,12 @@ class PictureStream(SendStream):
 
     def _send_frame(self, frame: Template, stamp: int, now: float, due: float) -> float:
         count, sequence = frame.count, self._sequence
-        fields = self.layer.fields(self._picture_id, self._tl0)
+        tl0 = (self._tl0 - 1 + frame.base) % TL0_INDICES  # of the newest frame of the lowest temporal layer
+        fields = self.layer.fields(self._picture_id, tl0)
         self._history.add((sequence, frame, stamp, fields))
         self._sequence = (sequence + count) & 0xFFFF
         self._picture_id = (self._picture_id + 1) % self.layer.picture_ids
-        self._tl0 = (self._tl0 + 1) % TL0_INDICES
+        self._tl0 = (tl0 + 1) % TL0_INDICES
         self.packets += count
         self.octets += frame.octets
         self.frames += 1

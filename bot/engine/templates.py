@@ -11,6 +11,8 @@ from bot.engine.headers import MARKER
 
 #: Bytes that a packet adds to its payload on the wire, about: IP and UDP 28, RTP with extensions 24, SRTP 10.
 PACKET_OVERHEAD = 62
+#: Where VP8's descriptor has the temporal layer, in the two highest bits.
+_VP8_TID = 5
 #: Where the fields of a codec without a descriptor are.
 NO_FIELDS = Descriptor(0, 0, lambda _picture, _tl0: b"", lambda payload, _picture, _tl0: payload)
 
@@ -25,7 +27,7 @@ Piece = tuple[int, bytes, bytes]
 class Template:
     """One frame. ``offset`` is its time in the loop in seconds, ``sizes`` are those of its packets on the wire."""
 
-    __slots__ = ("count", "frame", "key", "level", "octets", "offset", "pieces", "sizes", "timestamp")
+    __slots__ = ("base", "count", "frame", "key", "level", "octets", "offset", "pieces", "sizes", "timestamp")
 
     def __init__(self, frame: ClipFrame, clock_rate: int, fields: Descriptor, *, marked: bool) -> None:
         self.frame = frame
@@ -35,6 +37,8 @@ class Template:
         self.level = frame.level
         self.count = len(frame.payloads)
         self.octets = frame.size
+        #: 1 for a frame of the lowest temporal layer, which TL0PICIDX counts (RFC 7741 section 4.2), else 0.
+        self.base = 1
         self.sizes = tuple(len(payload) + PACKET_OVERHEAD for payload in frame.payloads)
         self.pieces: tuple[Piece, ...] = tuple(
             (
@@ -74,6 +78,8 @@ class LayerTemplates:
         )
         for template in (item for frames in self.variants for item in frames if self.described):
             template.pieces = _described(template, (layer.width, layer.height))
+        for template in (item for frames in self.variants for item in frames if clip.codec == "vp8"):
+            template.base = int(template.frame.payloads[0][_VP8_TID] < 1 << 6)
         self.keyed = tuple(
             tuple(number for number, frame in enumerate(frames) if frame.key)
             for frames in zip(*self.variants, strict=True)
