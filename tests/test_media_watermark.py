@@ -97,7 +97,7 @@ def test_any_blocks_with_the_fixed_bits_are_no_mark_without_the_check() -> None:
         for block in range(8, 64):
             row, column = divmod(block, 32)
             broken = luma.copy()
-            broken[168 + 6 * row : 174 + 6 * row, column * 10 : column * 10 + 10] ^= 64 ^ 192
+            broken[168 + 6 * row : 174 + 6 * row, column * 10 : column * 10 + 10] ^= 32 ^ 224
             assert read(broken) is None
 
 

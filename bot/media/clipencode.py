@@ -93,6 +93,7 @@ def next_target(asked: float, outcomes: list[tuple[float, float]]) -> float:
 
     Encoders follow an aim roughly and not always in the same direction, so that it has to be enclosed.
     """
+    outcomes = [(aim, max(1.0, got)) for aim, got in outcomes]
     low = max(((aim, got) for aim, got in outcomes if got < asked), default=None)
     high = min(((aim, got) for aim, got in outcomes if got >= asked), default=None)
     if low and high and low[0] < high[0]:
@@ -146,7 +147,7 @@ class _Encoding:
         frames = tuple(self._packetised())
         got = sum(frame.size for frame in frames) * 8 / float(duration)
         off = abs(got / self.layer.bitrate - 1)
-        if off < self.best:
+        if got and off < self.best:  # aimed too low, an encoder gives nothing at all
             self.best, self.bitrate, self.frames = off, got, frames
         self.outcomes.append((self.target, got))
         self.target = next_target(self.layer.bitrate, self.outcomes)

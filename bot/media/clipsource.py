@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bot.clips.spec import DEFAULT_DURATION, MAX_DURATION, SoundSpec, VideoSpec
 from bot.errors import ConfigurationError
 from bot.media.identity import stable_hash
-from bot.media.marks import OPUS_LOOKAHEAD, mix
+from bot.media.marks import mix
 from bot.media.pattern import Planes, TestPattern
 from bot.media.sound import FRAME_SAMPLES, SAMPLE_RATE, sound_frames
 from bot.media.synthetic import planes_of
@@ -197,7 +197,7 @@ def sound_of(spec: SoundSpec, decoration: Decoration | None = None) -> Samples:
     loop = np.frombuffer(b"".join(frames), np.int16)
     samples = np.resize(loop, int((spec.duration or DEFAULT_DURATION) * SAMPLE_RATE))
     if spec.mode == "speech":
-        mix(samples, early=OPUS_LOOKAHEAD)
+        mix(samples)
     if decoration is not None and decoration.sound is not None:
         decoration.sound(samples)
     return samples

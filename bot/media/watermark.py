@@ -23,7 +23,7 @@ _ROWS, _COLUMNS = 2, 32
 _BITS = _ROWS * _COLUMNS
 #: Alternating, so that the levels of both can be taken from it whatever a codec or a screen made of them.
 _FIXED = 0b10100101
-_DARK, _BRIGHT = 64, 192
+_DARK, _BRIGHT = 32, 224
 #: Luma between dark and bright blocks below which there is no mark to be read.
 _CONTRAST = 40
 #: How near the middle between dark and bright a block may be, in parts of their distance.
