@@ -142,6 +142,31 @@ def test_flags_go_before_the_file(tmp_path: Path) -> None:
     assert (found.codec, found.ramp.steps, found.thresholds) == ("h264", 4, ())
 
 
+@pytest.mark.parametrize(
+    ("text", "flags", "pace"),
+    [
+        ("join_rate = 1", {"join_delay": 2.0}, (2, None, None)),
+        ("join_rate = 1", {"ramp_up": 9.0}, (None, None, 9)),
+        ("join_delay = 1", {"ramp_up": 9.0}, (None, None, 9)),
+        ("ramp.up = 9", {"join_rate": 3.0}, (None, 3, None)),
+        ("ramp.up = 9\nramp.down = 1", {"join_delay": "1s"}, (1, None, None)),
+        ("join_rate = 9\nramp = {shape = 'steps', up = 20}", {"ramp_up": 30.0}, (None, 9, 30)),
+        ("join_rate = 9\nramp = {shape = 'steps', up = 20}", {"join_delay": 0.0}, (0, None, 20)),
+        ("join_rate = 9\nramp.up = 20", {"ramp_shape": "steps", "ramp_up": 30.0}, (None, 9, 30)),
+        ("join_rate = 9", {"participants": 3}, (None, 9, None)),
+    ],
+)
+def test_a_flag_of_the_pace_replaces_what_else_the_file_says_of_it(
+    tmp_path: Path, text: str, flags: dict[str, object], pace: tuple[float | None, ...]
+) -> None:
+    found = read(tmp_path, text, **flags)
+    assert (found.join_delay, found.join_rate, found.ramp.up) == pace
+
+
+def test_a_table_that_is_none_is_refused_with_flags_too(tmp_path: Path) -> None:
+    assert "line 1: ramp: Input should be" in refused(tmp_path, "ramp = 3", ramp_down=3.0)
+
+
 def test_without_a_file_flags_are_enough() -> None:
     assert files.load(None, conferences=3, duration="2m").total == 6
 

@@ -33,7 +33,7 @@ def _flag(key: str) -> Any:
     return typer.Option(names, help=escape(str(description)), show_default=False)
 
 
-Source = Annotated[str | None, typer.Argument(metavar="[FILE|PROFILE]", help="A TOML file, or a shipped profile")]
+Source = Annotated[str | None, typer.Argument(metavar="FILE|PROFILE", help="A TOML file, or a shipped profile")]
 
 
 def load(

@@ -80,20 +80,29 @@ def _read(text: str, name: str, flags: Mapping[str, Any]) -> Scenario:
 
 
 def _with(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """``flags`` before ``values``; a flag named ``ramp_up`` is the key ``up`` of the table ``ramp``.
-
-    Pace is one thing in three words: the flag that is given is the one that counts.
-    """
+    """``flags`` before ``values``; a flag named ``ramp_up`` is the key ``up`` of the table ``ramp``."""
     found = {**values}
-    if flags.keys() & {"join_delay", "join_rate"}:
-        found = {key: value for key, value in found.items() if key not in {"join_delay", "join_rate"}}
-    for flag, value in flags.items():
-        table, key = _key_of(flag)
-        if table:
-            found[table] = {**found.get(table, {}), key: value}
-        else:
-            found[key] = value
+    if isinstance(ramp := found.get("ramp", {}), Mapping):  # anything else is for the model to refuse
+        found["ramp"] = {
+            **ramp,
+            **{key: value for flag, value in flags.items() for table, key in [_key_of(flag)] if table},
+        }
+        _drop_pace(found, flags)
+    found.update({flag: value for flag, value in flags.items() if not _key_of(flag)[0]})
     return found
+
+
+def _drop_pace(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """Leave out what else of the file says how fast they come, where a flag says it: it has three names.
+
+    Of steps, how fast those of a step come and when the last step begins are two things.
+    """
+    pace, up = {"join_delay", "join_rate"}, {"ramp_up"}
+    same = [pace, up] if values["ramp"].get("shape") == "steps" else [pace | up]
+    gone = {name for names in same if names & flags.keys() for name in names - flags.keys()}
+    for name in gone:
+        table, key = _key_of(name)
+        (values[table] if table else values).pop(key, None)
 
 
 def _key_of(flag: str) -> tuple[str, str]:
