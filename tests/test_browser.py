@@ -9,7 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from bot import events
-from bot.bridge.receive import StreamStats
+from bot.bridge.receiver import CountedStream
 from bot.embedded.config import EmbeddedConfig
 from bot.embedded.server import EmbeddedServer
 from bot.media.pattern import read_number
@@ -69,16 +69,16 @@ async def source(seen: Seen, name: str) -> events.RemoteSourceAdded:
     return event
 
 
-async def stream(bot: Participant, ssrc: int, packets: int) -> StreamStats:
+async def stream(bot: Participant, ssrc: int, packets: int) -> CountedStream:
     """Statistics of a stream when a bot has received ``packets`` of it."""
 
-    async def found() -> StreamStats | None:
+    async def found() -> CountedStream | None:
         media = bot.conference.media if bot.conference is not None else None
         stats = media.received.streams.get(ssrc) if media is not None else None
         return stats if stats is not None and stats.packets >= packets else None
 
-    stats = await until(found, f"{packets} packets of SSRC {ssrc}")
-    assert isinstance(stats, StreamStats)
+    stats: CountedStream | None = await until(found, f"{packets} packets of SSRC {ssrc}")
+    assert stats is not None
     return stats
 
 

@@ -17,7 +17,7 @@ from bot.bridge.payloads import PayloadFormat
 from bot.bridge.streams import NamedSource
 from bot.bridge.twcc import parse_feedback
 from bot.engine import mmsg
-from bot.engine.inbound import EngineInbound
+from bot.engine.inbound import LATE, EngineInbound
 from bot.engine.path import MediaPath
 from bot.engine.receiver import Attachment, Receiver, running_receiver
 from bot.engine.sockets import open_socket
@@ -449,8 +449,12 @@ async def test_a_source_that_was_removed_is_one_again_when_it_comes() -> None:
     assert inbound.row("abc-v0") is None
     bench.put(0, video(5))
     bench.tick()
+    assert inbound.snapshot(bench.now) == ()  # it was on its way
+    bench.now += LATE
+    bench.put(0, video(6))
+    bench.tick()
     (stream,) = inbound.snapshot(bench.now)
-    assert (stream.packets, stream.source) == (1, None)
+    assert (stream.packets, stream.source) == (2, None)
     assert np.isclose(inbound.statistics.streams[VIDEO].jitter_seconds, stream.jitter)
     await bench.close()
 

@@ -3,15 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from bot.bridge import rtcp
 from bot.bridge.decode import Decode, DecodedStream, Decoders, OnFrame
 from bot.bridge.nack import DEFAULT_ROUND_TRIP, MAX_IN_PACKET, KeyFrameRequests, NackTracker
 from bot.bridge.payloads import VIDEO_CLOCK, PayloadFormat
 from bot.bridge.receive import ReceiveStatistics
+from bot.bridge.receiver import StreamCounters
 from bot.bridge.rtp import RtpError, RtpHeader, is_padding_only, parse_header, unwrap_rtx
 from bot.bridge.streams import NamedSource, RemoteSources, RemoteStream
 from bot.jingle.model import Media
+
+Octets = bytes  # the classes have something else of that name
+
+
+class InboundStatistics(StreamCounters, Protocol):
+    """Totals of a transport, as :class:`bot.bridge.receive.ReceiveStatistics` has them."""
+
+    #: Packets that are no RTP, or of streams beyond the limit.
+    ignored: int
+
+    @property
+    def packets(self) -> int:
+        """All that came."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of whole packets."""
+        ...
+
+    @property
+    def last(self) -> float | None:
+        """When the last packet came, None before the first."""
+        ...
+
+
+class Inbound(Protocol):
+    """What a session needs of its receiving half; see :class:`InboundMedia`."""
+
+    sources: RemoteSources
+    decoders: Decoders
+    probes: int
+    unassigned: int
+
+    @property
+    def statistics(self) -> InboundStatistics:
+        """Totals and streams."""
+        ...
+
+    @property
+    def bytes(self) -> Mapping[Media, int]:
+        """Bytes of whole packets by media, probes left out."""
+        ...
+
+    def packet(self, data: Octets, header: RtpHeader, now: float) -> object:
+        """Take one unprotected RTP packet with its parsed header."""
+        ...
+
+    def name(self, named: Iterable[NamedSource]) -> None:
+        """Take the names of sources."""
+        ...
+
+    def forget(self, ssrcs: Iterable[int]) -> None:
+        """Drop sources that are gone."""
+        ...
+
+    def snapshot(self, now: float) -> tuple[RemoteStream, ...]:
+        """What was received of each source."""
+        ...
+
+    def decoded(self, key: int | str) -> DecodedStream | None:
+        """What was decoded of an SSRC or of a named source."""
+        ...
+
+    def want_key_frame(self, ssrc: int, now: float) -> None:
+        """Ask for a key frame of ``ssrc`` until it comes."""
+        ...
+
+    def due(self, now: float) -> list[Octets]:
+        """Requests to send at ``now``."""
+        ...
+
+    def next_deadline(self) -> float:
+        """When ``due`` is to be called; infinity when nothing is open."""
+        ...
 
 
 class InboundMedia:

@@ -31,6 +31,16 @@ class CountedStream(Protocol):
         ...
 
     @property
+    def payload_type(self) -> int:
+        """That of the last packet."""
+        ...
+
+    @property
+    def first_frame(self) -> float | None:
+        """When the first frame was complete (seconds), None before."""
+        ...
+
+    @property
     def last(self) -> float:
         """When the last packet came (seconds)."""
         ...
@@ -104,7 +114,7 @@ class ReceiverReports:
             highest=stream.highest,
             jitter=int(stream.jitter),
             last_sr=last_sr,
-            delay=int((now - came) * 65_536),
+            delay=max(0, int((now - came) * 65_536)),  # who counts in batches hears of one after the tick began
         )
 
 

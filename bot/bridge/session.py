@@ -6,7 +6,7 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiortc.mediastreams import MediaStreamTrack
@@ -21,9 +21,8 @@ from bot.bridge import rtcp
 from bot.bridge._aiortc import OpenSocket, ReportingSender, force_key_frame, make_sender, sent_by
 from bot.bridge.channel import BridgeChannel, Kind, MessageSink, SctpBridgeChannel, pick_channel
 from bot.bridge.decode import Decode, DecodedStream, OnFrame
-from bot.bridge.inbound import InboundMedia
-from bot.bridge.payloads import payload_formats
-from bot.bridge.receive import ReceiveStatistics
+from bot.bridge.inbound import Inbound, InboundMedia, InboundStatistics
+from bot.bridge.payloads import PayloadFormat, payload_formats
 from bot.bridge.receiver import MediaFeedback
 from bot.bridge.roundtrip import RoundTrips
 from bot.bridge.rtp import RtpError, parse_header
@@ -199,15 +198,7 @@ class MediaSession:
         self.ssrcs = ssrcs or OwnSsrcs.choose()
         self._round_trips = RoundTrips()
         self._arrivals = FeedbackCounter()
-        self.inbound = InboundMedia(
-            formats,
-            ssrc=self.ssrcs.audio,
-            started=clock(),
-            decode=decode,
-            on_frame=on_frame,
-            wake=self._chase,
-            round_trip=lambda: self._round_trips.value,
-        )
+        self.inbound = self._make_inbound(formats, decode, on_frame)
         self.feedback = MediaFeedback(
             self.transport.send,
             self.received,
@@ -228,6 +219,20 @@ class MediaSession:
 
     def __repr__(self) -> str:
         return f"<MediaSession {self.transport!r} sent {self.sent[0]} received {self.received.packets}>"
+
+    def _make_inbound(
+        self, formats: Mapping[int, PayloadFormat], decode: Decode, on_frame: OnFrame | None
+    ) -> Inbound:
+        """What counts, repairs and decodes what comes."""
+        return InboundMedia(
+            formats,
+            ssrc=self.ssrcs.audio,
+            started=self._clock(),
+            decode=decode,
+            on_frame=on_frame,
+            wake=self._chase,
+            round_trip=lambda: self._round_trips.value,
+        )
 
     def _make_channel(
         self, kind: Kind | None, on_message: MessageSink, tls: ssl.SSLContext | bool
@@ -277,7 +282,7 @@ class MediaSession:
         )
 
     @property
-    def received(self) -> ReceiveStatistics:
+    def received(self) -> InboundStatistics:
         """Statistics of every SSRC, RTX and unknown payload types included."""
         return self.inbound.statistics
 
@@ -315,10 +320,14 @@ class MediaSession:
     ) -> None:
         """Connect, and publish ``tracks`` as the first sources of their kinds. Raises a MediaError."""
         await self.transport.connect(self._remote, timeout)
-        self.feedback.start()
+        self._connected()
         for track in tracks:
             source = self.ssrcs.source("", f"{track.kind[0]}0")
             await self.publish(source, track, "opus" if track.kind == "audio" else video_codec)
+
+    def _connected(self) -> None:
+        """Begin to tell the bridge what comes."""
+        self.feedback.start()
 
     async def publish(self, source: OwnSource, track: MediaStreamTrack, codec: str) -> None:
         """Send ``track`` as ``source``; nothing happens where its kind is not offered.
@@ -402,12 +411,12 @@ class MediaSession:
         try:
             header = parse_header(data)
         except RtpError:
-            self.received.ignored += 1
+            self.inbound.statistics.ignored += 1
             return
-        if not self.received.packets:
-            self._on_phase("first_packet_in")
         now = self._clock()
         self.feedback.arrived(data, header, now)
+        if self.received.last is None:
+            self._on_phase("first_packet_in")
         self.inbound.packet(data, header, now)
 
     def _chase(self) -> None:
@@ -415,10 +424,14 @@ class MediaSession:
 
     def _received_rtcp(self, data: bytes) -> None:
         now = self._clock()
-        for packet in self.feedback.rtcp(data):
+        for packet in self._read_rtcp(data, now):
             self._round_trips.feed(packet, now)
             if isinstance(packet, rtcp.Feedback):
                 self._take_feedback(packet, now)
+
+    def _read_rtcp(self, data: bytes, now: float) -> list[rtcp.Packet]:
+        del now  # MediaFeedback has the same clock
+        return self.feedback.rtcp(data)
 
     def _take_feedback(self, packet: rtcp.Feedback, now: float) -> None:
         """Take what the bridge says of what we send."""

@@ -32,6 +32,8 @@ SIZE_RETRY, SIZE_REFRESH = 0.3, 2.0
 #: So often (seconds) it is seen to which streams the decoders turned.
 REVIEW_INTERVAL = 0.1
 _RETRY_ROOM = 1.0
+#: What comes so soon after its source was removed was on its way (seconds): sockets are read every tick only.
+LATE = 0.2
 Octets = bytes  # EngineInbound has something else of that name
 
 
@@ -140,6 +142,8 @@ class EngineInbound:
         self._round_trip = round_trip
         self._nacks: dict[int, NackTracker] = {}
         self._holes: dict[int, NackTracker] = {}
+        #: Until when packets of removed sources are late ones.
+        self._gone: dict[int, float] = {}
         self._given_up: dict[int, int] = {}
         self._key_frames = KeyFrameRequests()
         self._fir_numbers: dict[int, int] = {}
@@ -204,19 +208,28 @@ class EngineInbound:
             self._become(row, known)
         if empty:
             self.statistics.empty(len(data))
-        if known is not None and known.apt is None:
+        late = self._is_late(header.ssrc, now)
+        if known is not None and known.apt is None and not late:
             self._received(row, known, empty=empty)
         ends = header.marker or (known is not None and known.media == "audio")
         row.count(header.sequence, header.timestamp, len(data), now, frame_ends=ends, empty=empty)
         if known is None:
             return False
-        if not empty:
+        if not empty and not late:
             self._file(row, known, data, header)
         if known.apt is None:
             self._media(row, known, data, header, now)
         elif not postpone:
             self._retransmission(data, header, known.apt, now)
         return postpone and known.apt is not None
+
+    def _is_late(self, ssrc: int, now: float) -> bool:
+        """Whether a packet was on its way when its source was removed: that does not bring it back."""
+        until = self._gone.get(ssrc)
+        if until is None or now < until:
+            return until is not None
+        del self._gone[ssrc]
+        return False
 
     def repair(self, data: Octets, now: float) -> None:
         """Take an unprotected retransmission that was counted before."""
@@ -379,6 +392,9 @@ class EngineInbound:
 
     def name(self, named: Iterable[NamedSource]) -> None:
         """Take the names of sources; an SSRC with another source than before is counted and decoded anew."""
+        named = list(named)
+        for item in named:
+            self._gone.pop(item.ssrc, None)
         moved = self.sources.name(named)
         self.decoders.forget(*moved)
         for ssrc in moved:
@@ -391,6 +407,9 @@ class EngineInbound:
         gone = list(ssrcs)
         self.sources.forget(gone)
         self._drop(gone)
+        until = max(self._now, self.statistics.last or 0.0) + LATE
+        self._gone = {ssrc: when for ssrc, when in self._gone.items() if when > until - LATE}
+        self._gone.update((ssrc, until) for ssrc in gone if ssrc in self.statistics.streams)
 
     def _retired(self, ssrcs: Sequence[int]) -> None:
         self.sources.retire(ssrcs)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from bot.bridge import rtcp
+from bot.bridge.decode import Decode, OnFrame
+from bot.bridge.inbound import Inbound
+from bot.bridge.payloads import PayloadFormat
 from bot.bridge.session import MediaSession, OwnSource
 from bot.bridge.twcc import TransportFeedback
 from bot.clips.model import OPUS_CLOCK_RATE, VIDEO_CLOCK_RATE, Clip, phase_of
 from bot.engine.bandwidth import Uplink
 from bot.engine.headers import send_parameters
+from bot.engine.inbound import EngineInbound
 from bot.engine.layers import LayerControl
 from bot.engine.pacer import Ticket, running_pacer
 from bot.engine.path import MediaPath
+from bot.engine.receiver import Attachment, running_receiver
 from bot.engine.send import ClipSender
 from bot.engine.sockets import open_socket
 from bot.engine.streams import Speech, StreamPosition
@@ -32,6 +38,8 @@ class SharedSession(MediaSession):
     """
 
     def __init__(self, *args: Any, endpoint: str = "", **options: Any) -> None:
+        self._attachment: Attachment | None = None
+        self._receiver = running_receiver()
         super().__init__(*args, **options, open_socket=open_socket)
         self._endpoint = endpoint
         #: The estimate of the way to the bridge.
@@ -125,16 +133,54 @@ class SharedSession(MediaSession):
             self._stop_clip(name)
         if self._reports is not None:
             running_pacer().cancel(self._reports)
-            self._reports = self._path = None
-        await super().close()
+            self._reports = None
+        if self._attachment is not None:
+            self._attachment.detach()
+        try:
+            await super().close()
+        finally:
+            self._path = None
+            self._engine_inbound.release(self._clock())
+
+    # --- receiving ---
+
+    def _make_inbound(
+        self, formats: Mapping[int, PayloadFormat], decode: Decode, on_frame: OnFrame | None
+    ) -> Inbound:
+        self._engine_inbound = EngineInbound(
+            formats,
+            ssrc=self.ssrcs.audio,
+            started=self._clock(),
+            table=self._receiver.table,
+            decode=decode,
+            on_frame=on_frame,
+            wake=self._chase,
+            round_trip=lambda: self._round_trips.value,
+            on_first=lambda: self._on_phase("first_packet_in") if self._attachment is not None else None,
+        )
+        return self._engine_inbound
+
+    def _connected(self) -> None:
+        path = self._path = MediaPath(*self.transport.route())
+        self._reports = running_pacer().add(self, time.monotonic() + REPORT_INTERVAL)
+        if path.socket is None:  # a relay's: its packets come one by one
+            super()._connected()
+            return
+        self._attachment = self._receiver.attach(
+            self._engine_inbound, path, cname=self._cname, on_rtcp=self.transport.dtls.take_rtcp
+        )
+
+    def _read_rtcp(self, data: bytes, now: float) -> list[rtcp.Packet]:
+        if self._attachment is None:
+            return super()._read_rtcp(data, now)
+        return self._attachment.feedback.rtcp(data, now)
 
     # --- sending ---
 
     def _opened(self) -> MediaPath:
         """The way of the packets. Raises ConnectionError before there is one."""
         if self._path is None:
-            self._path = MediaPath(*self.transport.route())
-            self._reports = running_pacer().add(self, time.monotonic() + REPORT_INTERVAL)
+            raise ConnectionError("The transport is not connected")
         return self._path
 
     def send(self, now: float) -> float | None:
