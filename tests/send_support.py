@@ -12,6 +12,7 @@ from bot.bridge import rtp
 from bot.bridge._aiortc import TransportSequence
 from bot.clips.model import Clip, ClipFrame, ClipLayer
 from bot.clips.packets import payloads_of
+from bot.clips.spec import TEMPORAL_LAYERS
 from bot.engine.bandwidth import Uplink
 from bot.engine.headers import SendParameters
 from bot.engine.pacer import Schedule
@@ -31,11 +32,14 @@ def picture_layer(height: int, bitrate: int, *, fps: int, seconds: int, variants
     usual = bitrate // 8 // (fps + 3)
     made = []
     for variant in range(variants):
-        frames = []
+        frames, since_key = [], 0
         for number in range(fps * seconds):
             key = number == 0 or number % fps == variant * fps // 2
             data = rng.randbytes(usual * (4 if key else 1))
-            frames.append(ClipFrame(number * 90_000 // fps, key, payloads_of("vp8", data, key=key)))
+            since_key = 0 if key else since_key + 1
+            temporal = TEMPORAL_LAYERS[since_key % len(TEMPORAL_LAYERS)]
+            payloads = payloads_of("vp8", data, key=key, temporal=temporal)
+            frames.append(ClipFrame(number * 90_000 // fps, key, payloads))
         made.append(tuple(frames))
     return ClipLayer(height * 16 // 9, height, Fraction(fps), bitrate, tuple(made))
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from aiortc.codecs.vpx import VpxPayloadDescriptor
 from av import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,6 +161,25 @@ def test_simulcast_layers_show_the_same_at_their_own_sizes_and_rates() -> None:
         assert [bitrate(clip, number, variant) for variant in range(2)] == [
             pytest.approx(layer.bitrate, rel=0.1)
         ] * 2
+
+
+def test_simulcast_layers_decode_without_their_upper_temporal_layers() -> None:
+    """As web clients send VP8: 7.5, 15 and 30 frames a second, each temporal layer with bits of its own."""
+    sizes = (LayerSpec(160, 90, 120_000), LayerSpec(320, 180, 250_000))
+    spec = VideoSpec(layers=sizes, duration=Fraction(2))
+    clip, pictures = encoded(spec), originals(spec)
+    for number, layer in enumerate(clip.layers):
+        for frames in layer.variants:
+            parsed = [VpxPayloadDescriptor.parse(frame.payloads[0])[0].tid or (3, 0) for frame in frames]
+            assert parsed[:8] == [(0, 0), (2, 1), (1, 1), (2, 0)] * 2
+            for highest in range(3):
+                kept = [at for at, (tid, _) in enumerate(parsed) if tid <= highest]
+                shown = decoded("vp8", [frames[at] for at in kept])
+                assert len(shown) == 15 * 2**highest
+                assert all(psnr(luma, pictures[number][at]) > GOOD for luma, at in zip(shown, kept, strict=True))
+            rates = [sum(frames[at].size for at, (tid, _) in enumerate(parsed) if tid == tl) for tl in range(3)]
+            assert min(rates) > sum(rates) / 10
+            assert all(parsed[at][0] == 0 for at, frame in enumerate(frames) if frame.key)
 
 
 def test_the_pattern_tells_the_clips_time_and_the_frame_number() -> None:

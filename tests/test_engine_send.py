@@ -18,9 +18,9 @@ from bot.engine.streams import BURST, PictureStream, StreamPosition
 from tests.send_support import LAYERS, UNIX, VIDEO, Far, World, pictures
 
 
-def key_frame_times(far: Far, ssrc: int, clip_index: int = 0) -> list[float]:
+def key_frame_times(far: Far, ssrc: int, clip_index: int = 0, *, layers: bool = False) -> list[float]:
     """When key frames began: the packets whose payload begins like one of the clip's."""
-    layer = pictures(LAYERS).layers[clip_index] if clip_index else pictures().layers[0]
+    layer = (pictures(LAYERS) if layers else pictures()).layers[clip_index]
     heads = {frame.payloads[0][6:30] for variant in layer.variants for frame in variant if frame.key}
     return [when for data, header, when in far.of(ssrc) if rtp.payload(data, header)[6:30] in heads]
 
@@ -31,17 +31,20 @@ def assert_continuous(far: Far, ssrc: int) -> None:
     for (_, before, _), (_, after, _) in pairwise(found):
         assert after.sequence == (before.sequence + 1) & 0xFFFF
         assert before.marker == (after.timestamp != before.timestamp)
-    frames: dict[int, tuple[int, int, float]] = {}
+    frames: dict[int, tuple[int, int, bool, float]] = {}
     for data, header, when in found:
         descriptor, _ = VpxPayloadDescriptor.parse(rtp.payload(data, header))
         assert descriptor.picture_id is not None
         assert descriptor.tl0picidx is not None
         assert descriptor.partition_start == (header.timestamp not in frames)
-        frames.setdefault(header.timestamp, (descriptor.picture_id, descriptor.tl0picidx, when))
-        assert frames[header.timestamp][:2] == (descriptor.picture_id, descriptor.tl0picidx)
-    for (stamp, (picture, tl0, when)), (later, (next_picture, next_tl0, next_when)) in pairwise(frames.items()):
+        assert descriptor.tid is not None
+        numbers = descriptor.picture_id, descriptor.tl0picidx, descriptor.tid[0] == 0
+        assert frames.setdefault(header.timestamp, (*numbers, when))[:3] == numbers
+    for (stamp, (picture, tl0, _, when)), (later, (next_picture, next_tl0, base, next_when)) in pairwise(
+        frames.items()
+    ):
         assert next_picture == (picture + 1) % 32_768
-        assert next_tl0 == (tl0 + 1) % 256
+        assert next_tl0 == (tl0 + base) % 256
         ticks = (later - stamp) & 0xFFFFFFFF
         assert 0 < ticks / 90_000 < next_when - when + 0.01
         assert ticks / 90_000 > next_when - when - 0.01
@@ -88,8 +91,26 @@ def test_numbers_go_on_over_mutes_layers_variants_and_stalls(
     world.run(1.0)
     for ssrc in (10, 20, 30):
         assert_continuous(world.far, ssrc)
+    assert_key_frames_together(world)
     numbers = [rtp.transport_sequence(data, header, 5) for data, header, _ in world.far.packets]
     assert numbers == [number & 0xFFFF for number in range(len(numbers))]
+
+
+def assert_key_frames_together(world: World) -> None:
+    """Whenever a layer has a key frame all that are sent have theirs, the highest one first."""
+    times = {ssrc: key_frame_times(world.far, ssrc, at, layers=True) for at, ssrc in enumerate((10, 20, 30))}
+    seen = {ssrc: [(when, header.timestamp) for _, header, when in world.far.of(ssrc)] for ssrc in times}
+    for ssrc, found in times.items():
+        for other in {10, 20, 30} - {ssrc}:
+            for when in found:
+                stamps = {stamp for at, stamp in seen[other] if abs(at - when) < world.tick / 2}
+                assert not stamps or when in times[other]
+    first: dict[float, int] = {}
+    for _, header, when in world.far.packets:
+        if header.ssrc in times and when in times[header.ssrc]:
+            first.setdefault(when, header.ssrc)
+    for when, ssrc in first.items():
+        assert ssrc == max(number for number, found in times.items() if when in found)
 
 
 def apply(world: World, sender: ClipSender, step: str) -> None:
@@ -242,7 +263,7 @@ def test_the_layers_that_the_room_asks_for_are_sent(height: int | None, layers: 
     assert len(world.schedule) == 0
 
 
-def test_the_lowest_layer_goes_first_whatever_happened_to_it() -> None:
+def test_the_highest_layer_goes_first_whatever_happened_to_it() -> None:
     world = World()
     sender = world.sender(pictures(LAYERS))
     world.run(1.2)
@@ -254,9 +275,36 @@ def test_the_lowest_layer_goes_first_whatever_happened_to_it() -> None:
     firsts: dict[float, int] = {}
     for _, header, when in world.far.packets:
         firsts.setdefault(when, header.ssrc)
-    starts = {when for when, ssrc in firsts.items() if ssrc == 10}
+    starts = {when for _, _, when in world.far.of(10)}
     assert len(starts) >= 40
-    assert {when for _, header, when in world.far.of(10)} == starts
+    assert {firsts[when] for when in starts} == {30}
+
+
+@given(st.floats(0.3, 2.5), st.booleans())
+def test_a_layer_that_nobody_wants_ends_where_the_others_have_a_key_frame(asked: float, back: bool) -> None:
+    """Videobridge forwards it until then. One that the link is too small for ends at once."""
+    world = World()
+    sender = world.sender(pictures(LAYERS))
+    world.run(asked)
+    start = world.now
+    sender.max_height = 180
+    if back:
+        world.run(0.01)
+        sender.max_height = 720
+    world.run(1.0)
+    left = {ssrc: [when for _, _, when in world.far.of(ssrc)][-1] - start for ssrc in (10, 20, 30)}
+    if back:
+        assert min(left.values()) > 0.9
+    else:
+        key = next(when for when in key_frame_times(world.far, 10, layers=True) if when > start + 1e-6) - start
+        assert max(left[20], left[30]) < key < 0.52
+        assert min(left[20], left[30]) > key - 0.04
+        assert left[10] > 0.9
+    sender.max_height, sender.layers_allowed = 720, 1
+    count = len(world.far.of(30))
+    world.run(0.3)
+    assert len(world.far.of(30)) == count
+    assert_continuous(world.far, 10)
 
 
 def test_long_frames_are_spread() -> None:

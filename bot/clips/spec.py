@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from bot.errors import ConfigurationError
 
@@ -35,6 +35,19 @@ class LayerSpec:
     height: int
     bitrate: int
 
+
+class TemporalLayer(NamedTuple):
+    """The temporal layer of a frame: its TID, and whether it refers to the lowest one alone (RFC 7741's Y)."""
+
+    tid: int
+    sync: bool = False
+
+
+#: The only one of what has no temporal layers.
+LOWEST = TemporalLayer(0)
+#: Those of the frames of simulcast, again and again: what web clients send of VP8 (L1T3). Videobridge goes up by
+#: steps, temporal layers among them, and goes no further than to one that takes no more than the step below.
+TEMPORAL_LAYERS = (LOWEST, TemporalLayer(2, sync=True), TemporalLayer(1, sync=True), TemporalLayer(2))
 
 #: One layer, and the three of simulcast with the rates that lib-jitsi-meet gives VP8.
 SINGLE = (LayerSpec(640, 360, 500_000),)
@@ -99,10 +112,19 @@ class VideoSpec:
         """What the clip shows, for logs."""
         return self.file.name if self.file else self.title
 
+    @property
+    def temporal_layers(self) -> tuple[TemporalLayer, ...]:
+        """The temporal layers of the frames, which begin again behind the last."""
+        return TEMPORAL_LAYERS if len(self.layers) > 1 else TEMPORAL_LAYERS[:1]
+
     def key_frames(self, variant: int, count: int) -> frozenset[int]:
-        """The numbers of the key frames among the ``count`` frames of a variant; the first is always one."""
-        interval = int(self.key_interval * self.fps)
-        return frozenset({0, *range(interval * variant // self.variants, count, interval)})
+        """The numbers of the key frames among the ``count`` frames of a variant; the first is always one.
+
+        All are of the lowest temporal layer.
+        """
+        interval, period = int(self.key_interval * self.fps), len(self.temporal_layers)
+        places = range(interval * variant // self.variants, count, interval)
+        return frozenset({0, *(place - place % period for place in places)})
 
 
 @dataclass(frozen=True, slots=True)

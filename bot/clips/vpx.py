@@ -9,10 +9,11 @@ from __future__ import annotations
 import struct
 
 from bot.clips.model import MAX_PAYLOAD
+from bot.clips.spec import LOWEST, TemporalLayer
 from bot.clips.split import evenly
 
-# VP8: X; I, L and T; PictureID with M; TL0PICIDX; TID 0 without Y.
-_VP8_START, _VP8_NEXT = b"\x90\xe0\x80\x00\x00\x00", b"\x80\xe0\x80\x00\x00\x00"
+# VP8: X; I, L and T; PictureID with M; TL0PICIDX; then come TID and Y.
+_VP8_START, _VP8_NEXT = b"\x90\xe0\x80\x00\x00", b"\x80\xe0\x80\x00\x00"
 
 _VP9_I, _VP9_P, _VP9_L, _VP9_B, _VP9_E, _VP9_V, _VP9_Z = 0x80, 0x40, 0x20, 0x08, 0x04, 0x02, 0x01
 _VP9_RUNNING = b"\x80\x00\x00\x00"
@@ -20,10 +21,13 @@ _VP9_RUNNING = b"\x80\x00\x00\x00"
 _VP9_STRUCTURE = struct.Struct("!BHHBBB")
 
 
-def vp8_payloads(frame: bytes) -> tuple[bytes, ...]:
+def vp8_payloads(frame: bytes, temporal: TemporalLayer = LOWEST) -> tuple[bytes, ...]:
     """One frame of VP8 in payloads. Raises ValueError for an empty one."""
-    pieces = evenly(frame, MAX_PAYLOAD - len(_VP8_START))
-    return (_VP8_START + pieces[0], *(_VP8_NEXT + piece for piece in pieces[1:]))
+    pieces, layer = (
+        evenly(frame, MAX_PAYLOAD - len(_VP8_START) - 1),
+        bytes((temporal.tid << 6 | temporal.sync << 5,)),
+    )
+    return (_VP8_START + layer + pieces[0], *(_VP8_NEXT + layer + piece for piece in pieces[1:]))
 
 
 def vp9_payloads(frame: bytes, *, key: bool, size: tuple[int, int]) -> tuple[bytes, ...]:

@@ -18,6 +18,7 @@ from bot.engine.headers import SendParameters
 from bot.engine.layers import layers_for_height
 from bot.engine.pacer import Scheduled, Ticket
 from bot.engine.streams import (
+    KeyFrames,
     Path,
     PictureStream,
     SoundStream,
@@ -124,6 +125,7 @@ class ClipSender:
         self.round_trip: float | None = None
         #: Bit/s of each layer on the wire, lowest first.
         self.rates = tuple(layer.rate for layer in self._templates.layers)
+        self._key_frames = KeyFrames()
         timeline = Timeline(clip.duration, phase, wall() - clock())
         chooser, known = rng or random.Random(), positions or {}
         #: The layers, lowest first.
@@ -139,6 +141,7 @@ class ClipSender:
                     uplink=uplink,
                     timeline=timeline,
                     position=known.get(ssrc) or StreamPosition.choose(chooser),
+                    key_frames=self._key_frames,
                     speech=speech,
                 )
             )
@@ -152,6 +155,10 @@ class ClipSender:
     def start(self, pacer: SendPacer) -> None:
         """Begin to send; may be called again after ``stop``."""
         self._pacer = pacer
+        for stream in reversed(self.streams):
+            if stream.ticket is None:  # its place: highest layer first, as WebRTC sends them
+                stream.ticket = pacer.add(stream, self._clock())
+                pacer.cancel(stream.ticket)
         self._apply()
 
     def stop(self) -> None:
@@ -200,7 +207,7 @@ class ClipSender:
     def layers_allowed(self, layers_allowed: int) -> None:
         if layers_allowed != self._allowed:
             self._allowed = layers_allowed
-            self._apply()
+            self._apply(at_once=True)
 
     @property
     def layers_wanted(self) -> int:
@@ -227,9 +234,9 @@ class ClipSender:
             stream.nack(sequences, self._clock(), self.round_trip)
 
     def request_key_frame(self, ssrc: int) -> None:
-        """Let the next key frame of any variant be sent; nothing happens for an SSRC of others."""
-        if (stream := self._pictures.get(ssrc)) is not None:
-            stream.request_key_frame()
+        """Let the next key frame of any variant be sent, in all layers; nothing happens for an SSRC of others."""
+        if ssrc in self._pictures:
+            self._key_frames.wanted = self._clock()
 
     def probe(self, rate: float, now: float) -> bool:
         """Send a train of packets at ``rate`` bit/s; whether there is anything to make it of."""
@@ -267,22 +274,34 @@ class ClipSender:
             left_out=sum(item.left_out for item in sounds),
         )
 
-    def _apply(self) -> None:
+    def _apply(self, *, at_once: bool = False) -> None:
         if self._pacer is not None:
-            self._switch(min(self.layers_wanted, self._allowed))
+            self._switch(min(self.layers_wanted, self._allowed), at_once=at_once)
 
-    def _switch(self, layers: int) -> None:
-        """Send the lowest ``layers``."""
+    def _switch(self, layers: int, *, at_once: bool = True) -> None:
+        """Send the lowest ``layers``. Where some are left those above end at the next key frame, or at once."""
         for number, stream in enumerate(self.streams):
-            if stream.active != (number < layers):
-                self._start(stream) if number < layers else self._end(stream)
+            if number < layers:
+                self._keep(stream)
+            elif stream.active:
+                self._key_frames.wanted = self._clock()
+                self._end(stream, at_once=at_once or not layers)
+
+    def _keep(self, stream: PictureStream | SoundStream) -> None:
+        if isinstance(stream, PictureStream):
+            stream.ending = False
+        if not stream.active:
+            self._start(stream)
 
     def _start(self, stream: PictureStream | SoundStream) -> None:
         assert self._pacer is not None
         stream.active = True
         stream.ticket = self._pacer.add(stream, stream.resume(self._clock()), stream.ticket)
 
-    def _end(self, stream: PictureStream | SoundStream) -> None:
+    def _end(self, stream: PictureStream | SoundStream, *, at_once: bool) -> None:
+        if isinstance(stream, PictureStream) and not at_once:
+            stream.ending = True
+            return
         stream.active = False
         if self._pacer is not None and stream.ticket is not None:
             self._pacer.cancel(stream.ticket)

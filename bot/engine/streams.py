@@ -6,6 +6,7 @@ mutes, layers that pause and changes between the clip's variants.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,6 +105,18 @@ class Timeline:
         return int((now + self._start) * clock_rate)
 
 
+class KeyFrames:
+    """When a key frame was last asked for, in any layer of a picture: all of them go to the same variant then.
+
+    Videobridge goes from layer to layer by key frames that come together, as those of web clients do.
+    """
+
+    __slots__ = ("wanted",)
+
+    def __init__(self) -> None:
+        self.wanted = -math.inf
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSetup:
     """What a stream is made of. ``rtx_ssrc`` is for what is sent again; without ``speech`` all sound is talk."""
@@ -116,6 +129,7 @@ class StreamSetup:
     uplink: Uplink
     timeline: Timeline
     position: StreamPosition
+    key_frames: KeyFrames
     rtx_ssrc: int | None = None
     speech: Speech | None = None
 
@@ -242,8 +256,11 @@ class PictureStream(SendStream):
         self._rtx_header = HeaderLayout(setup.rtx_ssrc or 0, setup.parameters) if repairs else None
         self._rtx_first = self._header.first | (rtx or 0)
         self._history = History()
-        self._variant = 0
-        self._waits = self._wants_key = True
+        self._key_frames = setup.key_frames
+        self._served = -math.inf
+        self._waits = True
+        #: Whether it ends where the other layers have a key frame: who watches it goes to one of them there.
+        self.ending = False
         self._rest: tuple[Sent, int, int] | None = None
         self.key_frames = self.retransmitted = self.retransmitted_octets = 0
 
@@ -259,13 +276,10 @@ class PictureStream(SendStream):
 
     def resume(self, now: float) -> float:
         """As :meth:`SendStream.resume`; nothing is sent before the next key frame of any variant."""
-        self._waits = self._wants_key = True
+        self._waits = True
         self._rest = None
+        self._key_frames.wanted = now
         return super().resume(now)
-
-    def request_key_frame(self) -> None:
-        """Go to the variant whose key frame comes first."""
-        self._wants_key = True
 
     def send(self, now: float) -> float | None:
         """As :meth:`SendStream.send`; a frame of many packets is sent in parts."""
@@ -275,8 +289,9 @@ class PictureStream(SendStream):
             due = self._skip_to(now)
             if due > now:
                 return due
-        if self._wants_key:
-            self._take_key()
+        if self._served < self._key_frames.wanted <= self._due() and self._take_key() and self.ending:
+            self.active = False
+            return None
         frame = self._frames[self._index]
         stamp = (self._stamp + frame.timestamp) & 0xFFFFFFFF
         self._index += 1
@@ -285,13 +300,14 @@ class PictureStream(SendStream):
         due = self._loop_start + self._frames[self._index].offset
         return due if self._waits else self._send_frame(frame, stamp, now, due)
 
-    def _take_key(self) -> None:
+    def _take_key(self) -> bool:
+        """Go to the variant that has a key frame here, if there is one: the first of them, as the other layers."""
         keyed = self.layer.keyed[self._index]
         if keyed:
-            if self._variant not in keyed:
-                self._variant = keyed[0]
-                self._frames = self.layer.variants[self._variant]
-            self._waits = self._wants_key = False
+            self._frames = self.layer.variants[keyed[0]]
+            self._waits = False
+            self._served = self._key_frames.wanted
+        return bool(keyed)
 
     def _send_frame(self, frame: Template, stamp: int, now: float, due: float) -> float:
         count, sequence = frame.count, self._sequence

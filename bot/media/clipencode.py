@@ -22,7 +22,7 @@ from av.video.frame import PictureType
 from bot.clips.model import OPUS_CLOCK_RATE, VIDEO_CLOCK_RATE, Clip, ClipFrame, ClipLayer
 from bot.clips.opus import FRAME_TICKS, level_of
 from bot.clips.packets import payloads_of
-from bot.clips.spec import SOUND_FPS, LayerSpec, SoundSpec, VideoSpec
+from bot.clips.spec import SOUND_FPS, TEMPORAL_LAYERS, LayerSpec, SoundSpec, VideoSpec
 from bot.errors import ConfigurationError
 from bot.media.clipsource import PictureSource, Samples
 from bot.media.sound import FRAME_SAMPLES, SAMPLE_RATE
@@ -42,6 +42,8 @@ _OPUS_LEAST, _OPUS_MOST = 6_000, 510_000
 #: Frames of sound before the loop, from its end: the encoder is in the middle of it when the loop begins.
 _WARM_UP = 25
 _NEVER = "9999"
+#: What a temporal layer takes of the bitrate, with those below it, as WebRTC shares it out.
+_TEMPORAL_SHARES = (0.4, 0.6, 1.0)
 
 _VPX = {
     "deadline": "realtime",
@@ -74,6 +76,16 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 def encoder_versions() -> str:
     """What the result of encoding depends on beside its input."""
     return f"{av.__version__} {av.library_versions.get('libavcodec')}"
+
+
+def _temporal_layers(rate: int) -> str:
+    """The setting of libvpx for TEMPORAL_LAYERS at ``rate`` bit/s."""
+    ids = ",".join(str(layer.tid) for layer in TEMPORAL_LAYERS)
+    targets = ",".join(str(round(share * rate / 1000)) for share in _TEMPORAL_SHARES)
+    return (
+        f"ts_number_layers=3:ts_target_bitrate={targets}:ts_rate_decimator=4,2,1:ts_periodicity=4:"
+        f"ts_layer_id={ids}:ts_layering_mode=3"
+    )
 
 
 def _context(codec: str) -> Any:
@@ -132,6 +144,8 @@ class _Encoding:
             # A buffer of a second, half full: what WebRTC gives VP8 and VP9.
             limits = {"minrate": rate, "maxrate": rate, "bufsize": rate, "rc_init_occupancy": rate // 2}
             context.options = {**context.options, **{name: str(value) for name, value in limits.items()}}
+        if len(self.spec.temporal_layers) > 1:
+            context.options = {**context.options, "ts-parameters": _temporal_layers(rate)}
 
     def add(self, frame: VideoFrame | None, index: int) -> None:
         """Encode the picture ``index``, or what the encoder still holds."""
@@ -153,10 +167,12 @@ class _Encoding:
         self.target = next_target(self.layer.bitrate, self.outcomes)
 
     def _packetised(self) -> Iterator[ClipFrame]:
-        size = (self.layer.width, self.layer.height)
+        size, layers = (self.layer.width, self.layer.height), self.spec.temporal_layers
         for index, (data, key) in enumerate(self.packets):
             timestamp = round(Fraction(index * VIDEO_CLOCK_RATE, self.spec.fps))
-            yield ClipFrame(timestamp, key, payloads_of(self.spec.codec, data, key=key, size=size))
+            layer = layers[index % len(layers)]
+            payloads = payloads_of(self.spec.codec, data, key=key, size=size, temporal=layer)
+            yield ClipFrame(timestamp, key, payloads)
 
 
 def encode_video(spec: VideoSpec, source: PictureSource, digest: str, progress: Progress) -> Clip:

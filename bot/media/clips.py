@@ -163,7 +163,9 @@ class _Job:
 def digest_of(spec: ClipSpec, identity: str) -> str:
     """The key of a clip: of what it is made, how, by which encoder, and how it is written."""
     settings: dict[str, Any] = {**asdict(spec), "file": None}
-    codec = spec.codec if isinstance(spec, VideoSpec) else "opus"
+    codec = "opus"
+    if isinstance(spec, VideoSpec):
+        codec, settings["temporal_layers"] = spec.codec, spec.temporal_layers
     parts = [FORMAT_VERSION, encoder_versions(), ENCODERS[codec], identity, spec.name, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
