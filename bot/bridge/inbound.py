@@ -13,6 +13,7 @@ from bot.bridge.receive import ReceiveStatistics
 from bot.bridge.receiver import StreamCounters
 from bot.bridge.rtp import RtpError, RtpHeader, is_padding_only, parse_header, unwrap_rtx
 from bot.bridge.streams import NamedSource, RemoteSources, RemoteStream
+from bot.bridge.tap import MediaTap
 from bot.jingle.model import Media
 
 Octets = bytes  # the classes have something else of that name
@@ -94,8 +95,8 @@ class Inbound(Protocol):
 class InboundMedia:
     """The receiving half of a session. ``ssrc`` is ours, for requests; ``formats`` those of the offer.
 
-    ``wake`` is called when a new request has to be sent: ``due`` then gives it at ``next_deadline``. All times are
-    in seconds on one monotonic clock, ``started`` too.
+    ``tap`` sees all packets of media. ``wake`` is called when a new request has to be sent: ``due`` then gives it
+    at ``next_deadline``. All times are in seconds on one monotonic clock, ``started`` too.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class InboundMedia:
         on_frame: OnFrame | None = None,
         wake: Callable[[], None] = lambda: None,
         round_trip: Callable[[], float | None] = lambda: None,
+        tap: MediaTap | None = None,
     ) -> None:
         self._formats = formats
         self._ssrc = ssrc
@@ -131,6 +133,9 @@ class InboundMedia:
             wake=wake,
             endpoint_of=self.sources.endpoint_of,
         )
+        self._tap = tap
+        if tap is not None:
+            tap.opened(self)
         #: Padding-only packets on RTX payload types: the bridge's probes for bandwidth.
         self.probes = 0
         #: RTX packets of streams that nobody announced, or that repair nothing known.
@@ -163,8 +168,14 @@ class InboundMedia:
         if known.nack and (tracker := self._tracker(header.ssrc)).received(header.sequence, now):
             self._holes[header.ssrc] = tracker
             self._wake()
+        self._look(known, header, data, now)
+
+    def _look(self, known: PayloadFormat, header: RtpHeader, data: bytes, now: float) -> None:
+        """Show a packet of media to whoever looks at its payload."""
         if self.decoders.active:
             self.decoders.packet(known, header, data, now)
+        if self._tap is not None:
+            self._tap.packet(known, header, data, now)
 
     def _tracker(self, ssrc: int) -> NackTracker:
         tracker = self._nacks.get(ssrc)
@@ -193,14 +204,16 @@ class InboundMedia:
         if tracker is not None and tracker.repaired(found.sequence):
             source.repaired += 1
             source.stats.media(0, now, frame_ends=found.marker)
-            if self.decoders.active:
-                self.decoders.packet(known, found, original, now)
+            self._look(known, found, original, now)
 
     # --- names ---------------------------------------------------------------------------------------------
 
     def name(self, named: Iterable[NamedSource]) -> None:
         """Take the names of sources; an SSRC with another source than before is counted and decoded anew."""
-        self.decoders.forget(*self.sources.name(named))
+        moved = self.sources.name(named)
+        self.decoders.forget(*moved)
+        if self._tap is not None and moved:
+            self._tap.moved(moved)
 
     def forget(self, ssrcs: Iterable[int]) -> None:
         """Drop sources that are gone."""
@@ -215,6 +228,8 @@ class InboundMedia:
     def _drop(self, ssrcs: Sequence[int]) -> None:
         """Keep nothing of SSRCs that are gone; what comes of them begins anew."""
         self.decoders.forget(*ssrcs)
+        if self._tap is not None:
+            self._tap.moved(ssrcs)
         for ssrc in ssrcs:
             self._key_frames.forget(ssrc)
             self._fir_numbers.pop(ssrc, None)
@@ -236,6 +251,10 @@ class InboundMedia:
         """Ask for a key frame of ``ssrc`` until it comes; for whoever begins to look at a stream."""
         if self._key_frames.want(ssrc, now):
             self._wake()
+
+    def got_key_frame(self, ssrc: int) -> None:
+        """A key frame of ``ssrc`` came, says who asked for it."""
+        self._key_frames.done(ssrc)
 
     def due(self, now: float) -> list[bytes]:
         """NACK and key frame requests to send at ``now``; holes that nothing repairs are given up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.jingle.model import EXT_TRANSPORT_CC, Content, Jingle, Media, PayloadType
+from bot.jingle.model import EXT_AUDIO_LEVEL, EXT_TRANSPORT_CC, Content, Jingle, Media, PayloadType
 
 VIDEO_CLOCK = 90_000
 #: The RTP clock of opus (RFC 7587 section 4.1), for sound whose offer names none.
@@ -16,8 +16,8 @@ class PayloadFormat:
     """One payload type. ``codec`` in lower case, ``clock_rate`` in Hz.
 
     ``apt`` is the payload type that it repairs (RFC 4588 section 8.1), None for media. ``transport_cc`` is the id
-    of the transport-wide-cc extension. ``nack``, ``pli`` and ``fir`` are what the offer lets us ask for (RFC 4585
-    section 4.2, RFC 5104 section 7.1).
+    of the transport-wide-cc extension, ``audio_level`` that of the sound's level (RFC 6464). ``nack``, ``pli`` and
+    ``fir`` are what the offer lets us ask for (RFC 4585 section 4.2, RFC 5104 section 7.1).
     """
 
     id: int
@@ -29,6 +29,7 @@ class PayloadFormat:
     nack: bool = False
     pli: bool = False
     fir: bool = False
+    audio_level: int | None = None
 
 
 def payload_formats(offer: Jingle) -> dict[int, PayloadFormat]:
@@ -54,4 +55,5 @@ def _format(content: Content, item: PayloadType) -> PayloadFormat:
         nack=("nack", None) in feedback,
         pli=("nack", "pli") in feedback,
         fir=("ccm", "fir") in feedback,
+        audio_level=content.extension_id(EXT_AUDIO_LEVEL),
     )

@@ -27,6 +27,7 @@ from bot.bridge.receiver import MediaFeedback
 from bot.bridge.roundtrip import RoundTrips
 from bot.bridge.rtp import RtpError, parse_header
 from bot.bridge.streams import NamedSource, RemoteStream, jingle_names
+from bot.bridge.tap import MediaTap
 from bot.bridge.transport import MediaTransport
 from bot.bridge.twcc import FeedbackCounter, TransportFeedback, parse_feedback
 from bot.bridge.websocket import WebSocketBridgeChannel
@@ -159,7 +160,7 @@ class MediaSession:
     ``ssrcs`` are those of a session that goes on elsewhere; else new ones are chosen.
     ``relay_only`` is as in :class:`MediaTransport`, ``channel`` is the wanted kind of bridge channel (see
     ``pick_channel``), ``tls`` what its WebSocket and the TURN server are verified with. ``decode`` says what of
-    all that comes is decoded; ``on_frame`` hears of each frame, in the event loop.
+    all that comes is decoded; ``on_frame`` hears of each frame, in the event loop. ``tap`` sees all packets.
     """
 
     def __init__(
@@ -177,8 +178,10 @@ class MediaSession:
         clock: Callable[[], float] = time.monotonic,
         ssrcs: OwnSsrcs | None = None,
         open_socket: OpenSocket | None = None,
+        tap: MediaTap | None = None,
     ) -> None:
         self._offer = offer
+        self._tap = tap
         self._on_phase = on_phase
         self._clock = clock
         self._remote = bundle_transport(offer)
@@ -232,6 +235,7 @@ class MediaSession:
             on_frame=on_frame,
             wake=self._chase,
             round_trip=lambda: self._round_trips.value,
+            tap=self._tap,
         )
 
     def _make_channel(
@@ -399,6 +403,8 @@ class MediaSession:
         try:
             await self.feedback.close()
             await self.inbound.decoders.close()
+            if self._tap is not None:
+                self._tap.closed()
             for name, sender in list(self._senders.items()):
                 await sender.stop()
                 self._retire(name)
@@ -428,6 +434,8 @@ class MediaSession:
             self._round_trips.feed(packet, now)
             if isinstance(packet, rtcp.Feedback):
                 self._take_feedback(packet, now)
+            elif self._tap is not None and isinstance(packet, rtcp.SenderReport):
+                self._tap.report(packet, now)
 
     def _read_rtcp(self, data: bytes, now: float) -> list[rtcp.Packet]:
         del now  # MediaFeedback has the same clock

@@ -20,6 +20,7 @@ from bot.bridge.payloads import VIDEO_CLOCK, PayloadFormat
 from bot.bridge.receive import MAX_STREAMS, SILENT_FOR
 from bot.bridge.rtp import RtpError, RtpHeader, is_padding_only, parse_header, unwrap_rtx
 from bot.bridge.streams import NamedSource, RemoteSources, RemoteStream
+from bot.bridge.tap import MediaTap
 from bot.engine.keyframes import picture_size, starts_key_frame
 from bot.engine.path import MediaPath
 from bot.engine.table import Layout, StreamRow, StreamTable, flow_key
@@ -132,6 +133,7 @@ class EngineInbound:
         wake: Callable[[], None] = lambda: None,
         round_trip: Callable[[], float | None] = lambda: None,
         on_first: Callable[[], None] = lambda: None,
+        tap: MediaTap | None = None,
     ) -> None:
         self.table = StreamTable() if table is None else table
         self._formats = formats
@@ -163,6 +165,9 @@ class EngineInbound:
         self._review_at = started
         self._final: tuple[RemoteStream, ...] | None = None
         self._octets: dict[Media, int] = {"audio": 0, "video": 0}
+        self._tap = tap
+        if tap is not None:
+            tap.opened(self)
         #: Padding-only packets on RTX payload types: the bridge's probes for bandwidth.
         self.probes = 0
         #: RTX packets of streams that nobody announced, or that repair nothing known.
@@ -271,7 +276,7 @@ class EngineInbound:
         if known is None or not is_media or not known.nack:
             row.follow(None)
         row.special = RTX if known is not None and not is_media else 0
-        if is_media and self.decoders.wants(row.ssrc):
+        if is_media and self._wants(row.ssrc):
             row.special |= DECODED
         elif is_media and self._key_frames.wanted(row.ssrc):
             row.special |= AWAITED
@@ -332,6 +337,8 @@ class EngineInbound:
         """Show a packet of media to whoever looks at its payload."""
         if self.decoders.active:
             self.decoders.packet(known, header, data, now)
+        if self._tap is not None:
+            self._tap.packet(known, header, data, now)
         if known.media != "video":
             self._review(row)
             return
@@ -342,6 +349,10 @@ class EngineInbound:
             row.size, row.size_due = size, now + SIZE_REFRESH
         self._review(row)
 
+    def _wants(self, ssrc: int) -> bool:
+        """Whether somebody looks at the payload of all packets of ``ssrc``."""
+        return self._tap is not None or self.decoders.wants(ssrc)
+
     def _review_all(self) -> None:
         """The decoders may have turned to other streams."""
         if self.decoders.active:
@@ -351,7 +362,7 @@ class EngineInbound:
 
     def _review(self, row: StreamRow) -> None:
         """See whether the packets of a media stream have to be looked at."""
-        special = row.special & AWAITED | (DECODED if self.decoders.wants(row.ssrc) else 0)
+        special = row.special & AWAITED | (DECODED if self._wants(row.ssrc) else 0)
         if special != row.special or row.key is None or (self.table.flows[row.key] < 0) != bool(special):
             self._flag(row, special)
 
@@ -397,6 +408,8 @@ class EngineInbound:
             self._gone.pop(item.ssrc, None)
         moved = self.sources.name(named)
         self.decoders.forget(*moved)
+        if self._tap is not None and moved:
+            self._tap.moved(moved)
         for ssrc in moved:
             if (row := self.statistics.streams.get(ssrc)) is not None:
                 row.size = None
@@ -420,6 +433,8 @@ class EngineInbound:
     def _drop(self, ssrcs: Sequence[int]) -> None:
         """Keep nothing of SSRCs that are gone; what comes of them begins anew."""
         self.decoders.forget(*ssrcs)
+        if self._tap is not None:
+            self._tap.moved(ssrcs)
         for ssrc in ssrcs:
             self._key_frames.forget(ssrc)
             self._fir_numbers.pop(ssrc, None)
@@ -485,6 +500,10 @@ class EngineInbound:
             row.watched = -1
             self._flag(row, row.special | AWAITED)
         self._wake()
+
+    def got_key_frame(self, ssrc: int) -> None:
+        """A key frame of ``ssrc`` came, says who asked for it."""
+        self._key_frames.done(ssrc)
 
     def due(self, now: float) -> list[Octets]:
         """NACK and key frame requests to send at ``now``; holes that nothing repairs are given up."""

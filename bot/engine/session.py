@@ -156,6 +156,7 @@ class SharedSession(MediaSession):
             on_frame=on_frame,
             wake=self._chase,
             round_trip=lambda: self._round_trips.value,
+            tap=self._tap,
             on_first=lambda: self._on_phase("first_packet_in") if self._attachment is not None else None,
         )
         return self._engine_inbound

@@ -39,7 +39,7 @@ from bot.xmpp.occupants import (
     OccupantLeft,
     SelfLeft,
 )
-from bot.xmpp.presence import RoomPresence
+from bot.xmpp.presence import RoomPresence, property_element
 from bot.xmpp.room import Room, RoomEvent
 from bot.xmpp.stanza_errors import StanzaError
 from bot.xmpp.visitors import VISITORS, read_promotion
@@ -309,6 +309,7 @@ class Conference:
             email=self._stay.settings.email,
             avatar_url=self._stay.settings.avatar_url,
             raised_hand=self._stay.profile.raised_hand,
+            extra=tuple(property_element(*item) for item in self._stay.profile.properties.items()),
             sources=self.own.source_info if self._published else {},
         )
 

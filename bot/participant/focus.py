@@ -268,6 +268,7 @@ class FocusSession:
                 tls=ssl_context(settings.ca_file),
                 decode=settings.decode,
                 on_frame=self._stay.on_frame,
+                tap=self._stay.tap,
                 ssrcs=moved.ssrcs if moved is not None else None,
             )
             transport = await media.gather(await self._turn.find())

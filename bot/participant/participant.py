@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import structlog
 from bot import events
 from bot.bridge.decode import OnFrame
 from bot.bridge.streams import RemoteStream
+from bot.bridge.tap import MediaTap
 from bot.errors import (
     ActionRefusedError,
     BotError,
@@ -71,7 +72,8 @@ Connect = Callable[[XmppConfig, Callable[[str], None]], XmppConnection]
 class Participant:
     """A participant of one room. ``run`` is its whole life; ``stop`` ends it from outside.
 
-    ``emit`` gets every event, ``on_frame`` each decoded frame (the setting ``decode`` says of what). ``sleep`` and
+    ``emit`` gets every event, ``on_frame`` each decoded frame (the setting ``decode`` says of what), ``tap`` all
+    packets of media; ``properties`` are Jitsi's participant properties, told in our presence. ``sleep`` and
     ``clock`` (monotonic seconds) can be injected.
     """
 
@@ -84,6 +86,8 @@ class Participant:
         clock: Callable[[], float] = time.monotonic,
         connect: Connect | None = None,
         on_frame: OnFrame | None = None,
+        tap: MediaTap | None = None,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
         self._emit_event = emit
@@ -93,7 +97,8 @@ class Participant:
         self._on_frame = on_frame
         #: What it publishes, in whatever session; what is set here stays.
         self.own = OwnMedia(config, self._emit)
-        self._profile = Profile()
+        self._tap = tap
+        self._profile = Profile(properties=dict(properties or {}))
         self._wishes = Wishes.of(config.settings)
         self._graph = StateGraph(clock())
         self._timer = PhaseTimer(clock)
@@ -275,6 +280,7 @@ class Participant:
             sleep=self._sleep,
             clock=self._clock,
             on_frame=self._on_frame,
+            tap=self._tap,
         )
 
     def _attempt_failed(self, attempt: int, error: BaseException, delay: float | None) -> None:

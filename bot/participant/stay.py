@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bot import events
 from bot.bridge.decode import OnFrame
+from bot.bridge.tap import MediaTap
 from bot.participant.config import ParticipantConfig
 from bot.participant.entrance import MAIN, Entrance
 from bot.participant.layout import Wishes
@@ -35,6 +36,8 @@ class Profile:
 
     name: str | None = None
     raised_hand: int | None = None
+    #: Jitsi's participant properties besides those that we set ourselves.
+    properties: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,7 @@ class Stay:
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     on_frame: OnFrame | None = None
+    tap: MediaTap | None = None
 
     @property
     def settings(self) -> Settings:

@@ -57,6 +57,11 @@ class RoomPresence:
         return replace(self, stats_id="", codecs=(), sources=None, email=None, raised_hand=None, extra=())
 
 
+def property_element(name: str, value: str) -> ET.Element:
+    """A participant property, as lib-jitsi-meet's ``setLocalParticipantProperty`` makes it."""
+    return text_element(f"{PROPERTY}{name}", value)
+
+
 def text_element(name: str, text: str, namespace: str = NS_CLIENT) -> ET.Element:
     """An element that holds ``text``."""
     element = ET.Element(f"{{{namespace}}}{name}")
