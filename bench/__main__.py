@@ -22,7 +22,8 @@ from bench.processes import CaseError, run_job, run_joins
 
 #: Seconds after which no further case is begun.
 TIME_LIMIT = {FULL: 420.0, QUICK: 80.0}
-_ATTEMPTS = 2
+#: Share of it after which no case is tried once more.
+_PATIENCE = 0.6
 
 Result = tuple[Measured, ...] | JoinMeasured
 
@@ -38,16 +39,15 @@ async def _once(case: Case, scale: Scale) -> Result:
     return found
 
 
-async def _run(case: Case, scale: Scale, console: Console) -> Result:
+async def _run(case: Case, scale: Scale, console: Console, *, again: bool) -> Result:
     """A case, once more if it failed: whoever else uses the machine may have taken it for a moment."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return await _once(case, scale)
-        except CaseError as error:
-            if attempt == _ATTEMPTS:
-                raise
-            console.print(f"{case.name}: once more, {error}", highlight=False, markup=False)
-    raise AssertionError("unreachable")
+    try:
+        return await _once(case, scale)
+    except CaseError as error:
+        if not again:
+            raise
+        console.print(f"{case.name}: once more, {error}", highlight=False, markup=False)
+    return await _once(case, scale)
 
 
 async def run_all(
@@ -63,7 +63,8 @@ async def run_all(
             continue
         start = time.monotonic()
         try:
-            results[case.name] = await _run(case, scale, console)
+            again = start - began < _PATIENCE * TIME_LIMIT[scale]
+            results[case.name] = await _run(case, scale, console, again=again)
             said = "done"
         except CaseError as error:
             errors[case.name] = error
@@ -78,6 +79,15 @@ def needed(wanted: tuple[Measure, ...], scale: Scale, *, with_growth: bool) -> l
     if with_growth:
         names |= {growth_name(size) for size in scale.growth}
     return [case for name, case in cases(scale).items() if name in names]
+
+
+def notes(results: dict[str, Result]) -> dict[str, list[dict[str, float]]]:
+    """What the processes under test told of themselves, by case."""
+    return {
+        name: [item.notes for item in found]
+        for name, found in results.items()
+        if not isinstance(found, JoinMeasured)
+    }
 
 
 def main(
@@ -109,7 +119,7 @@ def main(
         else:
             figures[item.key] = item.compute(results, scale)
     rows = growth(results, scale)
-    about = circumstances | {"seconds": round(time.monotonic() - began, 1)}
+    about = circumstances | {"notes": notes(results), "seconds": round(time.monotonic() - began, 1)}
     report.write(output, report.as_json(chosen, figures, errors, rows, about))
     out = Console()
     out.print(report.table(chosen, figures, errors))

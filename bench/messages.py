@@ -162,7 +162,7 @@ class Measured:
     memory: int
     join_seconds: float
     join_cpu: float
-    #: What the engine's pacer tells of itself.
+    #: What the process tells of its pacer and its priority.
     notes: dict[str, float] = field(default_factory=dict)
 
 

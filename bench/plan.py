@@ -68,13 +68,17 @@ def growth_name(size: int) -> str:
     return f"publish-{size}"
 
 
+def _publish(base: Job, size: int) -> Case:
+    return Case(growth_name(size), replace(base, participants=size))
+
+
 def cases(scale: Scale) -> dict[str, Case]:
-    """All cases by name, the ones that belong together one after another."""
+    """All cases by name: those that belong together one after another, and first what most numbers need."""
     base = Job(way="engine", participants=1, warm_up=scale.warm_up, windows=scale.windows, window=scale.window)
     found = [
         Case("aiortc-encoding", replace(base, way="aiortc-encoding", participants=scale.encoding)),
         Case("aiortc-packets", replace(base, way="aiortc-packets", participants=scale.packets)),
-        *(Case(growth_name(size), replace(base, participants=size)) for size in scale.growth),
+        *(_publish(base, size) for size in (scale.crowd, scale.small_crowd)),
         Case("publish-two-processes", replace(base, participants=scale.crowd), processes=2),
         Case(
             "aiortc-receiving", replace(base, way="aiortc-receiving", publish=False, streams=scale.aiortc_streams)
@@ -83,5 +87,6 @@ def cases(scale: Scale) -> dict[str, Case]:
         Case("both-4", replace(base, participants=scale.both4, streams=4)),
         Case("both-20", replace(base, participants=scale.both20, streams=20)),
         Case("join", None),
+        *(_publish(base, size) for size in scale.growth if size not in {scale.crowd, scale.small_crowd}),
     ]
     return {case.name: case for case in found}

@@ -12,7 +12,7 @@ from bench.messages import Failed, Job, JoinJob, JoinMeasured, Listening, Measur
 from bot.service.child import ChildProcess
 
 #: Seconds that a case may take.
-CASE_TIMEOUT = 120.0
+CASE_TIMEOUT = 60.0
 
 
 class CaseError(RuntimeError):

@@ -19,7 +19,7 @@ from bench.carriers import Carrier, engine_clips, make_carrier
 from bench.joining import measure_joins
 from bench.link import PeerLink
 from bench.messages import Accept, Failed, FarView, Job, Joined, JoinJob, Look, Measured, Open, Window
-from bench.peer import allow_many_sockets
+from bench.peer import allow_many_sockets, come_first
 from bot.clips.model import Clip
 from bot.engine.pacer import running_pacer
 from bot.jingle.codec import build_jingle, parse_jingle
@@ -115,7 +115,7 @@ def memory() -> int:
 
 
 def notes() -> dict[str, float]:
-    """What the engine's pacer tells of itself."""
+    """What the engine's pacer tells of itself, and the priority that the process has (-20 goes first)."""
     pacer = running_pacer()
     late = pacer.lateness
     return {
@@ -123,6 +123,7 @@ def notes() -> dict[str, float]:
         "pacer_late_p99_ms": late.percentile(0.99) * 1000 if late.count else 0.0,
         "pacer_skips": pacer.skips,
         "pacer_faults": pacer.faults,
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
     }
 
 
@@ -152,4 +153,5 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
     allow_many_sockets()
+    come_first()
     run(_main())
