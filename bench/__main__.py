@@ -118,13 +118,15 @@ def main(
             errors[item.key] = f"{lacking[0]}: {failed[lacking[0]]}"
         else:
             figures[item.key] = item.compute(results, scale)
+    unused = set(failed) - {name for item in chosen for name in item.needs}
+    without_rows = {name: str(failed[name]) for name in sorted(unused)}
     rows = growth(results, scale)
     about = circumstances | {"notes": notes(results), "seconds": round(time.monotonic() - began, 1)}
-    report.write(output, report.as_json(chosen, figures, errors, rows, about))
+    report.write(output, report.as_json(chosen, figures, errors | without_rows, rows, about))
     out = Console()
     out.print(report.table(chosen, figures, errors))
-    if rows:
-        out.print(report.growth_table(rows))
+    if rows or without_rows:
+        out.print(report.growth_table(rows, without_rows))
     if failed:
         raise typer.Exit(1)
 

@@ -57,7 +57,7 @@ def as_json(
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+    return value if isinstance(value, int) else float(f"{value:.4g}")
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
@@ -83,8 +83,8 @@ def table(wanted: Sequence[Measure], figures: Mapping[str, Figure], errors: Mapp
     return found
 
 
-def growth_table(rows: Sequence[Mapping[str, float]]) -> Table:
-    """The growth table."""
+def growth_table(rows: Sequence[Mapping[str, float]], errors: Mapping[str, str]) -> Table:
+    """The growth table; ``errors`` say which rows there are not, and why."""
     found = Table(title="Publishers of one process")
     for title in ("publishers", "core", "core each", "spread", "late p50", "late p99", "memory"):
         found.add_column(title, justify="right")
@@ -98,4 +98,7 @@ def growth_table(rows: Sequence[Mapping[str, float]]) -> Table:
             f"{row['pacing_p99_ms']:.1f} ms",
             f"{row['memory_mb']:.0f} MB",
         )
+    for name, error in errors.items():
+        found.add_row(name.rpartition("-")[2], "–", "", "", "", "", "")
+        found.caption = f"{found.caption or ''}{name}: {error}\n"
     return found

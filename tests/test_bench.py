@@ -164,6 +164,16 @@ def test_the_table_says_which_numbers_are_as_wanted() -> None:
     assert "the peers were late" in row["Publishers per"]
 
 
+def test_the_growth_table_says_which_rows_it_has_not() -> None:
+    rows = growth(results(plan.QUICK), plan.QUICK)
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(report.growth_table(rows, {"publish-500": "nothing came within 60 s"}))
+    console.file.close()
+    text = console.export_text()
+    assert "publish-500: nothing came within 60 s" in text
+    assert "1.000 %" in text
+
+
 # --- whether media was real ---
 
 
