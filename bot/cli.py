@@ -19,6 +19,7 @@ from bot.load import command as load_command
 from bot.load.report import command as report_command
 from bot.participant.config import expand
 from bot.participant.own import check_media
+from bot.recording import command as record_command
 from bot.service import loops, runner
 from bot.service.runner import Outcome
 from bot.settings import Settings, environment_name, load
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("load")(load_command.load)
+app.add_typer(record_command.app, name="record")
 app.add_typer(report_command.app)
 
 

@@ -694,6 +694,47 @@ class KeepAliveFailed(Event):
     cause: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingStarted(Event):
+    """The meeting is recorded into ``folder`` from now on; everybody in the room was told before."""
+
+    name: ClassVar[str] = "recording_started"
+    text: ClassVar[str] = "Recording into {folder}"
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingDegraded(Event):
+    """A recording goes on with less, or not at all: pictures dropped, or files closed, for want of disk."""
+
+    name: ClassVar[str] = "recording_degraded"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "The recording is not complete: {cause}"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingEnded(Event):
+    """A recording is over after ``seconds``, all its files are whole. ``cause`` is what ended it."""
+
+    name: ClassVar[str] = "recording_ended"
+    text: ClassVar[str] = "Recording ended after {seconds:.0f} s ({cause}): {files} files in {folder}"
+    folder: str
+    cause: str
+    files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingRecovered(Event):
+    """A recording whose recorder was killed is playable again: ``files`` were cut off."""
+
+    name: ClassVar[str] = "recording_recovered"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "Recovered {files} files of {folder}"
+    folder: str
+    files: int
+
+
 def all_event_types() -> tuple[type[Event], ...]:
     """Every event class, for documentation and metrics."""
     # A dataclass with slots is a second class of the same name: the first one is not the one in use.

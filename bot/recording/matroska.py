@@ -433,13 +433,24 @@ def _read_cluster(index: _Index, data: bytes, position: int) -> None:
 def write_ending(file: BinaryIO, size: int, ending: Ending) -> None:
     """Write the end of a file of ``size`` bytes to the disk; what says that it is whole comes last."""
     file.seek(size)
-    file.write(ending.append)
+    write_all(file, ending.append)
     for at, data in ending.patches[:-1]:
         file.seek(at)
-        file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
+        write_all(file, data)
+    _sync(file)
     at, data = ending.patches[-1]
     file.seek(at)
-    file.write(data)
+    write_all(file, data)
     file.flush()
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write everything: a disk that fills up takes a part of it first. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

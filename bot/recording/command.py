@@ -1,0 +1,129 @@
+"""``jitsi-bot record`` and ``jitsi-bot record recover``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from bot import logs
+from bot.errors import BotError, ConfigurationError
+from bot.recording import job
+from bot.recording.options import ENV_PREFIX, RecordOptions
+from bot.recording.recover import Recovery
+from bot.service import loops
+from bot.service.runner import Outcome
+from bot.settings import Settings, environment_name, load
+from bot.terminal import fail
+from bot.xmpp.address import xmpp_websocket_url
+
+EXIT_INTERRUPTED = 130
+EXIT_CODES = {Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4}
+
+app = typer.Typer(help="Record a meeting: every source of every participant in files of its own.")
+
+
+def _setting(field: str, *names: str) -> Any:
+    description = Settings.model_fields[field].description
+    text = escape(f"{description} [env: {environment_name(field)}]")
+    return typer.Option(*names, help=text, show_default=False)
+
+
+def _option(field: str) -> Any:
+    """A flag of the same name as the option, with its twin in the environment."""
+    item = RecordOptions.model_fields[field]
+    variable = f"{ENV_PREFIX}{field.upper()}"
+    flag = f"--{field.replace('_', '-')}"
+    return typer.Option(
+        f"{flag}/--no-{field.replace('_', '-')}" if field == "audio_only" else flag,
+        help=escape(f"{item.description} [default: {item.default}] [env: {variable}]"),
+        envvar=variable,
+        show_envvar=False,
+        show_default=False,
+    )
+
+
+@app.callback(invoke_without_command=True)
+def record(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help=escape("TOML file [env: JITSI_CONFIG]"), envvar="JITSI_CONFIG"),
+    ] = None,
+    url: Annotated[str | None, _setting("ws_url", "--url")] = None,
+    room: Annotated[str | None, _setting("room", "--room")] = None,
+    name: Annotated[str | None, _setting("name", "--name")] = None,
+    duration: Annotated[float | None, _setting("duration", "--duration")] = None,
+    log_level: Annotated[str | None, _setting("log_level", "--log-level")] = None,
+    log_format: Annotated[str | None, _setting("log_format", "--log-format")] = None,
+    embedded_port: Annotated[int | None, _setting("embedded_port", "--embedded-port")] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start an embedded Jitsi on loopback with two bots, and record them")
+    ] = False,
+    out: Annotated[Path | None, _option("out")] = None,
+    max_height: Annotated[int | None, _option("max_height")] = None,
+    audio_only: Annotated[bool | None, _option("audio_only")] = None,
+    announcement: Annotated[str | None, _option("announcement")] = None,
+    alone: Annotated[float | None, _option("alone")] = None,
+    no_media: Annotated[float | None, _option("no_media")] = None,
+    all_muted: Annotated[float | None, _option("all_muted")] = None,
+    max_length: Annotated[float | None, _option("max_length")] = None,
+    disk_soft: Annotated[int | None, _option("disk_soft")] = None,
+    disk_hard: Annotated[int | None, _option("disk_hard")] = None,
+    rotate_after: Annotated[float | None, _option("rotate_after")] = None,
+    rotate_size: Annotated[int | None, _option("rotate_size")] = None,
+) -> None:
+    """Join the room, say that it is recorded, and record it until stopped, or until nothing is left to record."""
+    if context.invoked_subcommand is not None:
+        return
+    given = {key: value for key, value in locals().items() if key in RecordOptions.model_fields}
+    if embedded and url:
+        fail(ConfigurationError("--embedded and --url exclude each other", hint="one server at a time"))
+    try:
+        settings = load(
+            config,
+            ws_url=url,
+            room=room,
+            name=name,
+            duration=duration,
+            log_level=log_level,
+            log_format=log_format,
+            embedded_port=embedded_port,
+        )
+        if not embedded:
+            xmpp_websocket_url(settings.ws_url, settings.room)
+        options = RecordOptions.of(**given)
+    except BotError as error:
+        fail(error)
+    logs.configure(settings.log_level, settings.log_format)
+    work = job.record_embedded if embedded else job.record
+    try:
+        outcome = loops.run(work(settings, options))
+    except ConfigurationError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    raise typer.Exit(EXIT_CODES[outcome])
+
+
+@app.command()
+def recover(
+    folder: Annotated[
+        Path, typer.Argument(help="A recording, or the folder of many", exists=True, file_okay=False)
+    ],
+) -> None:
+    """Make recordings whole whose recorder was killed; what was finished, or is being made, stays as it is."""
+    done = job.recover_all(folder)
+    for item in done:
+        sys.stdout.write(_line(item))
+    if not done:
+        sys.stdout.write("nothing to recover\n")
+
+
+def _line(found: Recovery) -> str:
+    seconds = sum(item.dropped for item in found.files.values())
+    text = f"{found.folder}: {found.recovered} of {len(found.files)} files recovered, {seconds} bytes cut off\n"
+    return text + "".join(f"  {name}: {why}\n" for name, why in found.unreadable.items())
