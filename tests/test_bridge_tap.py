@@ -25,7 +25,8 @@ class Ear:
     def __init__(self) -> None:
         self.inbound: Tapped | None = None
         self.heard: list[tuple[str, int, int]] = []
-        self.gone: list[int] = []
+        self.others: list[int] = []
+        self.left: list[int] = []
 
     def opened(self, inbound: Tapped) -> None:
         self.inbound = inbound
@@ -41,7 +42,10 @@ class Ear:
         raise NotImplementedError
 
     def moved(self, ssrcs: Iterable[int]) -> None:
-        self.gone += ssrcs
+        self.others += ssrcs
+
+    def gone(self, ssrcs: Iterable[int]) -> None:
+        self.left += ssrcs
 
 
 def video(sequence: int, ssrc: int = 1) -> bytes:
@@ -78,11 +82,11 @@ def test_a_tap_hears_of_ssrcs_that_carry_something_else_or_nothing(
 ) -> None:
     inbound, ear = make(kind)
     feed(inbound, video(1))
-    assert ear.gone == []
+    assert (ear.others, ear.left) == ([], [])
     inbound.name([NamedSource(1, "video", "b-v0", "b", rtx=2)])
-    assert ear.gone == [1]
+    assert (ear.others, ear.left) == ([1], [])
     inbound.forget([1])
-    assert ear.gone == [1, 1]
+    assert (ear.others, ear.left) == ([1], [1])
 
 
 @pytest.mark.parametrize("kind", [InboundMedia, EngineInbound])

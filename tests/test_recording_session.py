@@ -196,6 +196,7 @@ def test_an_ssrc_with_another_source_is_another_participants(world: World, tmp_p
 def test_who_leaves_and_returns_has_two_segments_and_two_times_of_presence(world: World) -> None:
     world.session.joined("a", "Ann", world.now)
     world.talk(1)
+    world.do(world.session.moved([1], "removed"))
     world.do(world.session.left("a", world.now))
     world.wait(3)
     world.session.joined("a", "Ann", world.now)

@@ -229,7 +229,7 @@ class InboundMedia:
         """Keep nothing of SSRCs that are gone; what comes of them begins anew."""
         self.decoders.forget(*ssrcs)
         if self._tap is not None:
-            self._tap.moved(ssrcs)
+            self._tap.gone(ssrcs)
         for ssrc in ssrcs:
             self._key_frames.forget(ssrc)
             self._fir_numbers.pop(ssrc, None)

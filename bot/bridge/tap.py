@@ -48,5 +48,9 @@ class MediaTap(Protocol):
         ...
 
     def moved(self, ssrcs: Iterable[int]) -> None:
-        """These SSRCs carry another source from now on, or none."""
+        """These SSRCs carry another source from now on."""
+        ...
+
+    def gone(self, ssrcs: Iterable[int]) -> None:
+        """These SSRCs carry nothing any more: their sources were removed, or their owners left."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -151,8 +152,12 @@ class Recorder:
         self.session.report(report, now)
 
     def moved(self, ssrcs: Iterable[int]) -> None:
-        """SSRCs carry another source, or none."""
+        """SSRCs carry another source."""
         self._safely(lambda: self.session.moved(ssrcs))
+
+    def gone(self, ssrcs: Iterable[int]) -> None:
+        """SSRCs carry nothing any more."""
+        self._safely(lambda: self.session.moved(ssrcs, "removed"))
 
     def _safely(self, work: Callable[[], list[Order]]) -> None:
         """Whatever is wrong with one packet, the call and the other streams go on."""
@@ -286,15 +291,18 @@ class Recorder:
 
 def make_folder(out: Path, room: str, started: datetime) -> Path:
     """A folder for one recording that nobody else can read. Raises ConfigurationError."""
-    number = 1
-    while True:
-        folder = out / meeting_folder(room, started, number)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(mode=FOLDER_MODE)
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise ConfigurationError(f"record out: can't make {folder}: {error.strerror}") from error
-        else:
-            return folder
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return next(made for number in itertools.count(1) if (made := _made(out, room, started, number)))
+    except OSError as error:
+        raise ConfigurationError(f"record out: can't make a folder in {out}: {error.strerror}") from error
+
+
+def _made(out: Path, room: str, started: datetime, number: int) -> Path | None:
+    """A new folder; None where there is one of that name."""
+    folder = out / meeting_folder(room, started, number)
+    try:
+        folder.mkdir(mode=FOLDER_MODE)
+    except FileExistsError:
+        return None
+    return folder

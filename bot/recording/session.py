@@ -40,6 +40,8 @@ from bot.recording.track import NEVER, Rotation, TrackRecorder
 MANIFEST_INTERVAL = 1.0
 #: A source of which nothing comes for so long (seconds) has its segment ended.
 SILENCE = 10.0
+#: What ended so short a time (seconds) before its owner left ended as the owner left.
+MOMENT = 5.0
 #: Lines of chat, speakers and notes that are kept; a hostile room must not fill the memory.
 MAX_LINES = 20_000
 #: Streams of one media session that are put together.
@@ -322,6 +324,11 @@ class RecordingSession:
         for name in names:
             self._streams.pop(self._stream_of.pop(name, -1), None)
             orders += self._end(self._tracks[name], "left") if name in self._tracks else []
+        for source in who.sources:
+            # The focus takes the sources of one who leaves away, a moment before or after the room tells.
+            last = source.segments[-1] if source.segments else None
+            if last is not None and last.ended == "removed" and self.at(now) - last.end < MOMENT:
+                last.ended = "left"
         return orders
 
     def speaker(self, endpoint: str, now: float) -> None:

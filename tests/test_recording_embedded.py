@@ -1,0 +1,240 @@
+"""Recordings of rooms of the embedded server: what plays, what a kill leaves, who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import pytest_asyncio
+
+from bot import events
+from bot.api import Participant
+from bot.embedded.server import EmbeddedServer
+from bot.recording.job import recorder_config
+from bot.recording.manifest import Manifest, read_manifest
+from bot.recording.options import RecordOptions
+from bot.recording.recorder import Recorder
+from bot.recording.recover import recover
+from bot.settings import load
+from tests.bridge_support import until
+from tests.recording_support import decoded, read
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[EmbeddedServer]:
+    found = EmbeddedServer(port=0)
+    await found.start()
+    yield found
+    await found.stop()
+
+
+def someone(server: EmbeddedServer, name: str, **settings: Any) -> Participant:
+    return Participant(server.url, "room", name=name, ice_addresses="127.0.0.1", **settings)
+
+
+class Run:
+    """A recorder that runs, and what it told."""
+
+    def __init__(self, server: EmbeddedServer, out: Path, **options: Any) -> None:
+        self.events: list[events.Event] = []
+        settings = load(ws_url=server.url, room="room", ice_addresses="127.0.0.1")
+        self.recorder = Recorder(
+            recorder_config(settings),
+            RecordOptions.of(out=out, disk_soft=0, disk_hard=0, **options),
+            emit=self.events.append,
+        )
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.recorder.session.manifest
+
+    async def __aenter__(self) -> Self:
+        self.task = asyncio.create_task(self.recorder.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.recorder.stop()
+        assert self.task is not None
+        await asyncio.wait([self.task])
+        self.task.result()
+
+    async def recorded(self, seconds: float, sources: int) -> None:
+        """Wait until so many sources have files of that length."""
+
+        def long_enough() -> bool:
+            lengths = [item.end - item.start for item in self.manifest.segments()]
+            return sum(length >= seconds for length in lengths) >= sources
+
+        await until(long_enough, 40)
+
+
+@pytest.mark.parametrize("engine", ["shared", "aiortc"])
+async def test_a_room_of_two_is_recorded_and_all_of_it_plays(
+    server: EmbeddedServer, tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JITSI_MEDIA_ENGINE", engine)
+    async with someone(server, "Ann") as ann, someone(server, "Bob") as bob, Run(server, tmp_path) as run:
+        await run.recorded(3.0, 4)
+        ann.room.send_chat("hello")
+        await until(lambda: len(run.manifest.chat) == 1)
+        names = {ann.endpoint: "Ann", bob.endpoint: "Bob"}
+    manifest = read_manifest(run.recorder.folder)
+    assert {who.endpoint: who.name for who in manifest.participants} == names
+    assert (manifest.state, manifest.end_cause) == ("finished", "stopped")
+    assert [line.text for line in manifest.chat] == ["hello"]
+    for who in manifest.participants:
+        assert sorted(source.media for source in who.sources) == ["audio", "video"]
+        assert who.talk_time > 1
+        for source in who.sources:
+            [segment] = source.segments
+            frames = decoded(run.recorder.folder / segment.file)
+            assert len(frames) == segment.frames >= (120 if source.media == "audio" else 70)
+            assert segment.ended == "end"
+            assert source.gaps == []
+    started = [event for event in run.events if isinstance(event, events.RecordingStarted)]
+    ended = [event for event in run.events if isinstance(event, events.RecordingEnded)]
+    assert (len(started), len(ended), ended[0].files) == (1, 1, 4)
+
+
+async def test_everybody_is_told_before_anything_is_recorded(server: EmbeddedServer, tmp_path: Path) -> None:
+    heard: list[tuple[str, bool]] = []
+    async with someone(server, "Ann") as ann, Run(server, tmp_path) as run:
+
+        async def listen() -> None:
+            async for event in ann.events():
+                if isinstance(event, events.ChatMessageReceived):
+                    heard.append((event.body, bool(run.manifest.segments())))
+                    return
+
+        await asyncio.wait_for(listen(), 20)
+        [recorder] = ann.others.values()
+        assert recorder.nick == "Recorder"
+        await run.recorded(0.5, 2)
+    assert heard == [("This meeting is being recorded.", False)]
+    presence = "".join(
+        str(item)
+        for item in [run.recorder.participant._profile.properties]  # what was said in it
+    )
+    assert "localRecording" in presence
+
+
+async def test_mutes_leaves_and_returns_are_segments(server: EmbeddedServer, tmp_path: Path) -> None:
+    async with someone(server, "Ann") as ann, Run(server, tmp_path) as run:
+        async with someone(server, "Bob"):
+            await run.recorded(0.5, 4)
+            name = f"{ann.endpoint}-a0"
+            ann.own.mute("a0")
+            await until(lambda: name in run.recorder.session.muted)
+            await asyncio.sleep(0.5)
+            ann.own.unmute("a0")
+            await until(lambda: name not in run.recorder.session.muted)
+            await until(lambda: _count(run.manifest, name) == 2, 20)
+            await run.recorded(0.5, 5)
+        await until(lambda: any(item.ended == "left" for item in run.manifest.segments()), 20)
+        async with someone(server, "Bob", video="none"):
+            await until(lambda: sum(who.name == "Bob" for who in run.manifest.participants) == 2, 20)
+            await until(lambda: _of(run.manifest, "Bob") >= 3, 20)
+    manifest = read_manifest(run.recorder.folder)
+    [source] = [item for who in manifest.participants for item in who.sources if item.name == name]
+    assert [item.ended for item in source.segments] == ["muted", "end"]
+    assert [gap.cause for gap in source.gaps] == ["muted"]
+    for segment in manifest.segments():
+        assert len(decoded(run.recorder.folder / segment.file)) == segment.frames > 0
+
+
+def _count(manifest: Manifest, name: str) -> int:
+    return sum(len(item.segments) for who in manifest.participants for item in who.sources if item.name == name)
+
+
+def _of(manifest: Manifest, name: str) -> int:
+    return sum(len(item.segments) for who in manifest.participants if who.name == name for item in who.sources)
+
+
+async def test_alone_for_too_long_ends_it(server: EmbeddedServer, tmp_path: Path) -> None:
+    run = Run(server, tmp_path, alone=1)
+    async with asyncio.timeout(30):
+        await run.recorder.run()
+    manifest = read_manifest(run.recorder.folder)
+    assert (manifest.state, manifest.end_cause) == ("finished", "alone")
+
+
+async def test_a_full_disk_closes_the_files_and_the_recorder_stays(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [10**12]
+    monkeypatch.setattr("bot.recording.disk.Folder.free", lambda _: free[0])
+    options = {"disk_soft": 2000, "disk_hard": 1000}
+    async with someone(server, "Ann") as ann:
+        run = Run(server, tmp_path)
+        run.recorder._options = RecordOptions.of(out=tmp_path, **options)
+        async with run:
+            await run.recorded(1.0, 2)
+            free[0] = 1500 * 1024 * 1024
+            await until(lambda: not run.recorder.session.video, 20)
+            await until(lambda: any(item.ended == "disk" for item in run.manifest.segments()))
+            free[0] = 1
+            await until(lambda: run.manifest.state == "finished", 20)
+            assert run.recorder.participant.in_room
+            assert len(ann.others) == 1
+    manifest = read_manifest(run.recorder.folder)
+    assert manifest.end_cause == "disk"
+    assert [note.event for note in manifest.notes if note.event.startswith("disk")] == ["disk_low", "disk_full"]
+    for segment in manifest.segments():
+        assert len(decoded(run.recorder.folder / segment.file)) == segment.frames
+
+
+async def killed_at(server: EmbeddedServer, out: Path, alive: float) -> float:
+    """Record in a process of its own and kill it; returns when that was (Unix time)."""
+    environment = {**os.environ, "JITSI_ICE_ADDRESSES": "127.0.0.1"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot", "record", "--url", server.url, "--room", "room", "--out", str(out)),
+        *("--disk-soft", "0", "--disk-hard", "0"),
+        env=environment,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await until(lambda: len(_files(out)) >= 4, 40)
+        await asyncio.sleep(alive)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        when = time.time()
+        await process.wait()
+    return when
+
+
+def _files(out: Path) -> list[Path]:
+    return list(out.glob("*/*.webm"))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("alive", [random.uniform(1.5, 5) for _ in range(2)])
+async def test_a_kill_loses_two_seconds_at_most(server: EmbeddedServer, tmp_path: Path, alive: float) -> None:
+    async with someone(server, "Ann"), someone(server, "Bob"):
+        when = await killed_at(server, tmp_path, alive)
+    [folder] = {path.parent for path in _files(tmp_path)}
+    before = json.loads((folder / "manifest.json").read_bytes())
+    assert before["state"] == "recording"
+    done = recover(folder)
+    assert done.recovered == 4
+    manifest = read_manifest(folder)
+    assert manifest.state == "recovered"
+    assert len(manifest.segments()) == 4
+    for segment in manifest.segments():
+        assert len(decoded(folder / segment.file)) > 0
+        end = manifest.started + timedelta(
+            seconds=segment.start, milliseconds=read(folder / segment.file).duration or 0
+        )
+        assert (datetime.fromtimestamp(when, UTC) - end).total_seconds() < 2.0
+        assert segment.recovered
