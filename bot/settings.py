@@ -168,6 +168,11 @@ class Settings(BaseSettings):
     audio: AudioSource = Field(
         default="speech", description="Sound to publish: speech, tone, none or file:PATH (looped)"
     )
+    talk: Literal["conversation", "always"] = Field(
+        default="conversation",
+        description="When the voice of speech is heard: in turns with the others of the run in its room, as "
+        "people do (conversation), or always",
+    )
     video: VideoSource = Field(
         default="pattern", description="Picture to publish: pattern, none or file:PATH (looped, in its own size)"
     )

@@ -199,6 +199,10 @@ class WebClient:
 
     # --- what it does ----------------------------------------------------------------------------------------
 
+    async def constrain(self, max_height: int) -> None:
+        """Ask the bridge for pictures of at most ``max_height`` pixels."""
+        await self._call("constrain", max_height)
+
     async def mute(self, media: str) -> None:
         """Mute our ``audio`` or ``video``."""
         await self._call("mute", media)

@@ -1,8 +1,10 @@
 """A foreign web client in a real browser proves the embedded server, and the bot that stands in its room."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -10,6 +12,7 @@ from playwright.async_api import Browser
 
 from bot import events
 from bot.bridge.receiver import CountedStream
+from bot.embedded.bridge import Bridge
 from bot.embedded.config import EmbeddedConfig
 from bot.embedded.server import EmbeddedServer
 from bot.media.pattern import read_number
@@ -40,9 +43,9 @@ async def server() -> AsyncIterator[EmbeddedServer]:
 
 
 @asynccontextmanager
-async def standing(server: EmbeddedServer, seen: Seen, name: str) -> AsyncIterator[Participant]:
+async def standing(server: EmbeddedServer, seen: Seen, name: str, **more: Any) -> AsyncIterator[Participant]:
     """A bot that is in the room; it leaves at the end unless it was stopped before."""
-    bot = participant(server.url, seen, name=name, ice_addresses="127.0.0.1")
+    bot = participant(server.url, seen, name=name, ice_addresses="127.0.0.1", talk="always", **more)
     task = asyncio.create_task(bot.run())
     try:
         await seen.wait("local_tracks_created")
@@ -237,3 +240,70 @@ async def test_two_web_clients_and_a_bot_of_which_one_crashes(server: EmbeddedSe
         assert sorted(await left.participants()) == [endpoint_of(bot)]
         shown = await watched(left, endpoint_of(bot))
         await watched(left, endpoint_of(bot), shown.frames + 20)
+
+
+#: Height that is asked for, as the bridge counts the layers; width and height of that layer.
+LAYERS = ((180, (160, 90)), (360, (320, 180)), (720, (640, 360)))
+
+
+async def switched(client: WebClient, far: str, size: tuple[int, int]) -> Picture:
+    """The picture of ``far`` once it has this size, and moves."""
+
+    async def found() -> Picture | None:
+        picture = await client.picture(far)
+        return picture if picture is not None and (picture.width, picture.height) == size else None
+
+    picture = await until(found, f"{size[0]}x{size[1]} of {far}")
+    return await watched(client, far, picture.frames + 15)
+
+
+def assert_right(picture: Picture, before: Picture) -> None:
+    """It shows the pattern, sharp and in motion."""
+    assert picture.luma.max() > 180
+    assert picture.luma.std() > 20
+    assert picture.changed(before) > 0.03
+
+
+async def test_a_browser_decodes_all_three_layers_also_with_loss(
+    server: EmbeddedServer, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each layer the picture is right, and it never stands still; then 1 in 20 packets is lost and repaired."""
+    seen, dice, lost = Seen(), random.Random(5), 0
+    forward = Bridge._rtp
+
+    def shaky(bridge: Bridge, conference: Any, sender: Any, data: bytes) -> None:
+        nonlocal lost
+        if losing and dice.random() < 0.05:
+            lost += 1
+        else:
+            forward(bridge, conference, sender, data)
+
+    losing = False
+    monkeypatch.setattr(Bridge, "_rtp", shaky)
+    async with standing(server, seen, "one", simulcast=True) as bot, WebClient.open(browser, "layers") as client:
+        await client.join(server.url, ROOM, "web", height=180)
+        far = endpoint_of(bot)
+        await watched(client, far)
+        frozen = (await client.inbound(far, "video"))["freezeCount"]
+        for height, size in (*LAYERS, LAYERS[0], LAYERS[2]):
+            await client.constrain(height)
+            first = await switched(client, far, size)
+            assert_right(await watched(client, far, first.frames + 10), first)
+        assert (await client.inbound(far, "video"))["freezeCount"] == frozen
+
+        losing, before = True, await client.inbound(far, "video")
+        first = await watched(client, far)
+        await watched(client, far, first.frames + 120)
+        losing, after = False, await client.inbound(far, "video")
+        assert lost > 20
+        assert after["nackCount"] > before["nackCount"]
+        # Most are repaired in time: of 30 frames a second few are missing.
+        passed = (after["timestamp"] - before["timestamp"]) / 1000
+        assert after["framesDecoded"] - before["framesDecoded"] > 22 * passed
+        shown = await watched(client, far)
+        later = await watched(client, far, shown.frames + 30)
+        assert_right(later, shown)
+        numbers = read_number(shown.luma), read_number(later.luma)
+        assert numbers[0] is not None
+        assert numbers[1] is not None
+        await client.screenshot("layers")

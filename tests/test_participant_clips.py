@@ -14,7 +14,7 @@ import pytest
 from bot.clips.spec import LayerSpec, SoundSpec, VideoSpec
 from bot.errors import ConfigurationError
 from bot.media.clips import ClipClosedError
-from bot.participant.clips import VOICES, ClipSource, LibraryUse, probe, sound_clip, video_clip
+from bot.participant.clips import VOICES, ClipSource, LibraryUse, probe, sound_clip, speech_of, video_clip
 from bot.participant.config import ParticipantConfig, expand
 from bot.settings import load
 from tests.test_media_files import film
@@ -34,6 +34,31 @@ def test_one_layer_in_the_size_of_the_settings_at_a_rate_that_suits_it() -> None
     assert layers() == (LayerSpec(640, 360, 500_000),)
     assert layers(video_bitrate=300) == (LayerSpec(640, 360, 300_000),)
     assert layers(width=160, height=90, fps=1)[0].bitrate == 30_000
+
+
+def test_the_bots_of_a_room_hold_a_conversation() -> None:
+    """Mostly one of them talks at a time, and each does; two rooms have conversations of their own."""
+    groups = [{"room": "one", "count": 3}, {"room": "two", "count": 2}, {"room": "One"}]
+    configs = expand(load(participants=groups))
+    assert [(item.room, item.seat, item.seats) for item in configs] == [
+        *(("one", seat, 4) for seat in range(3)),
+        *(("two", seat, 2) for seat in range(2)),
+        ("One", 3, 4),
+    ]
+    talks = [speech for item in configs if (speech := speech_of(item)) is not None]
+    times = [1_700_000_000 + at / 10 for at in range(18_000)]
+    heard = [[talk.is_talking(time) for time in times] for talk in talks]
+    one = [sum(moment) for moment in zip(*heard[:3], heard[5], strict=True)]
+    assert 0.55 < sum(count == 1 for count in one) / len(one) < 0.85
+    assert sum(count > 1 for count in one) / len(one) < 0.15
+    assert all(sum(moments) > 900 for moments in heard)
+    assert heard[3] != heard[0]
+
+
+def test_what_is_no_voice_is_always_heard() -> None:
+    assert speech_of(config(talk="always")) is None
+    assert speech_of(config(audio="tone")) is None
+    assert speech_of(config()) is not None
 
 
 def test_three_layers_with_simulcast() -> None:

@@ -143,6 +143,7 @@ def test_the_hash_is_that_of_xep_0115() -> None:
         "urn:ietf:rfc:5888",
     }
     assert features.SCTP not in features.features(sctp=False)
+    assert set(features.features(sctp=True, red=True)) - set(advertised) == {"http://jitsi.org/opus-red"}
     assert len(features.caps_hash(advertised)) == 28
     assert features.caps_hash(advertised) != features.caps_hash(features.features(sctp=False))
 

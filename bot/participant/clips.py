@@ -16,6 +16,7 @@ from bot.clips.spec import MAX_DURATION, ClipSpec, LayerSpec, SoundSpec, VideoCo
 from bot.engine.streams import Speech
 from bot.media.clips import ClipLibrary
 from bot.media.identity import PITCH_MAX, PITCH_MIN, stable_hash
+from bot.media.speech import Conversation
 from bot.participant.config import ParticipantConfig
 from bot.settings import FILE, Settings
 
@@ -136,6 +137,13 @@ def sound_clip(config: ParticipantConfig) -> SoundSpec | None:
     # Some voices: each is a clip of its own.
     pitch = PITCH_MIN + stable_hash(config.name) % VOICES * (PITCH_MAX - PITCH_MIN) // VOICES
     return SoundSpec(mode="tone" if config.audio == "tone" else "speech", pitch=pitch)
+
+
+def speech_of(config: ParticipantConfig) -> Speech | None:
+    """When the voice is heard; None for always."""
+    if config.settings.talk == "always" or config.audio != "speech":
+        return None
+    return Conversation.of_size(config.room_jid, config.seats).talk(str(config.seat))
 
 
 def video_layers(settings: Settings, width: int, height: int, fps: int | None = None) -> tuple[LayerSpec, ...]:

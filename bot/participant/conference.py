@@ -62,7 +62,7 @@ class Conference:
         settings = stay.settings
         self._sctp = sctp_advertising(settings.ws_url, settings.domain, settings.bridge_channel)
         self._tried_sctp = self._sctp.advertised
-        self._features = features.features(sctp=self._tried_sctp)
+        self._features = features.features(sctp=self._tried_sctp, red=settings.opus_red)
         self._expectation = SessionExpectation()
         self._machine_uid = uuid.uuid4().hex
         self._focus_answered = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from bot.participant.retry import RetrySettings
 from bot.settings import ParticipantSpec, Settings
@@ -12,7 +13,10 @@ from bot.xmpp.token import GivenToken, MintedToken, TokenFile, TokenSource
 
 @dataclass(frozen=True, slots=True)
 class ParticipantConfig:
-    """One participant: ``settings`` of the process, with what its own group overrides."""
+    """One participant: ``settings`` of the process, with what its own group overrides.
+
+    ``seat`` is its number among the ``seats`` participants of the run that go into the same room.
+    """
 
     settings: Settings
     room: str
@@ -21,6 +25,8 @@ class ParticipantConfig:
     video: str
     start_muted_audio: bool = False
     start_muted_video: bool = False
+    seat: int = 0
+    seats: int = 1
 
     @property
     def room_jid(self) -> str:
@@ -71,6 +77,11 @@ def expand(settings: Settings) -> list[ParticipantConfig]:
     found = []
     for spec in settings.specs():
         found += [_one(settings, spec, number) for number in range(1, spec.count + 1)]
+    rooms = Counter(item.room_jid for item in found)
+    taken = Counter[str]()
+    for at, item in enumerate(found):
+        found[at] = replace(item, seat=taken[item.room_jid], seats=rooms[item.room_jid])
+        taken[item.room_jid] += 1
     return found
 
 

@@ -12,7 +12,7 @@ from bot.errors import BotError, OwnSourceError
 from bot.media.feed import Feed, Kind
 from bot.media.files import make_file_track
 from bot.media.synthetic import SyntheticAudioTrack, SyntheticVideoTrack
-from bot.participant.clips import ClipSource, LibraryUse, sound_clip, video_clip
+from bot.participant.clips import ClipSource, LibraryUse, sound_clip, speech_of, video_clip
 from bot.participant.codecs import ENCODABLE, send_codec
 from bot.participant.config import ParticipantConfig
 from bot.participant.publication import Publication
@@ -283,7 +283,8 @@ class OwnMedia:
             return None
         if self._clips is None:
             self._clips = LibraryUse(settings.cache_dir)
-        found = ClipSource(spec, self._clips.library, red=settings.opus_red)
+        speech = speech_of(config) if kind == "audio" else None
+        found = ClipSource(spec, self._clips.library, red=settings.opus_red, speech=speech)
         found.prepare(send_codec(settings.video_codec, settings.codecs, (), ENCODABLE))
         return found
 

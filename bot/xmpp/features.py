@@ -14,6 +14,7 @@ CAPS = "{http://jabber.org/protocol/caps}c"
 NODE = "https://jitsi.org/jitsi-meet"
 IDENTITY = ("client", "bot", "", "jitsi-bot")
 SCTP = "urn:xmpp:jingle:transports:dtls-sctp:1"
+OPUS_RED = "http://jitsi.org/opus-red"
 
 #: As a web client of 2026 advertises them, without what this program does not do.
 BASE_FEATURES = (
@@ -38,9 +39,10 @@ BASE_FEATURES = (
 )
 
 
-def features(*, sctp: bool) -> tuple[str, ...]:
-    """The advertised features, sorted. ``sctp``: whether the bridge channel over SCTP may be offered."""
-    return tuple(sorted((*BASE_FEATURES, SCTP) if sctp else BASE_FEATURES))
+def features(*, sctp: bool, red: bool = False) -> tuple[str, ...]:
+    """The advertised features, sorted: with the bridge channel over SCTP, with redundant sound (RED)."""
+    more = ((SCTP,) if sctp else ()) + ((OPUS_RED,) if red else ())
+    return tuple(sorted((*BASE_FEATURES, *more)))
 
 
 def caps_hash(advertised: tuple[str, ...]) -> str:

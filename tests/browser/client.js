@@ -188,6 +188,9 @@ window.client = {
     state.local = state.local.filter((one) => one !== track);
   },
 
+  constrain(maxHeight) {
+    state.conference.setReceiverConstraints({ lastN: -1, defaultConstraints: { maxHeight } });
+  },
   async mute(media) {
     await state.local.find((one) => one.getType() === media).mute();
   },
