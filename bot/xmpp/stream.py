@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,7 +61,9 @@ class Stream(ClientXMPP):
     """slixmpp's client with RFC 7395 in place of the stream header and footer."""
 
     def __init__(self, jid: str, password: str, write: Callable[[str], None]) -> None:
-        super().__init__(jid, password, sasl_mech="PLAIN" if password else "ANONYMOUS")
+        # slixmpp would read the system's CAs for a socket of its own: 100 ms of CPU, and there is none.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        super().__init__(jid, password, sasl_mech="PLAIN" if password else "ANONYMOUS", ssl_context=context)
         self._write = write
         self._negotiations: set[asyncio.Task[Any] | None] = set()
         self._finished = False

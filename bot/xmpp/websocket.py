@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -187,11 +188,17 @@ async def _close(ws: aiohttp.ClientWebSocketResponse) -> None:
             await ws.close()
 
 
+@lru_cache(maxsize=8)
+def _context(ca_file: Path, _changed: int) -> ssl.SSLContext:
+    """One for all participants: to read the certificates takes longer than a handshake."""
+    return ssl.create_default_context(cafile=str(ca_file))
+
+
 def ssl_context(ca_file: Path | None) -> ssl.SSLContext | bool:
     """What aiohttp verifies servers with: the system's CAs, or those of ``ca_file``. Raises TlsError."""
     if ca_file is None:
         return True
     try:
-        return ssl.create_default_context(cafile=str(ca_file))
+        return _context(ca_file, ca_file.stat().st_mtime_ns)
     except (OSError, ssl.SSLError) as error:
         raise TlsError(f"{ca_file} holds no usable certificates: {error}", hint="JITSI_CA_FILE") from error
