@@ -165,6 +165,34 @@ def test_reports_of_nobody_and_without_a_clock_are_left_out() -> None:
         clock.time(8, 0)
 
 
+def test_reports_of_other_time_stamps_than_the_packets_are_left_out() -> None:
+    """As Videobridge has them of H264: minutes away, and each as far as the others."""
+    clock = MeetingClock()
+    sound, picture = pair(picture_delay=0.07)
+    found = []
+    for instant in run(clock, sound, picture, 0.0, 120.0, reports=False):
+        if round(instant.true * 10) % 20 == 0:
+            sound.report(clock, instant.true)
+            stamp = (picture.timestamp(instant.true) - 719 * 90_000) & 0xFFFFFFFF
+            clock.report(picture.ssrc, int(picture.wall(instant.true) * NTP), stamp, instant.true + 0.07)
+        found.append(instant)
+    assert clock.foreign == 60
+    assert max(abs(item.sound - item.picture) for item in found if item.true > 30) < 0.04
+
+
+def test_where_reports_end_drift_does_not_add_up() -> None:
+    """As Videobridge has them of VP8 after it went to another layer."""
+    clock = MeetingClock()
+    sound, picture = pair(picture_delay=0.07)
+    list(run(clock, sound, picture, 0.0, 20.0))
+    found = []
+    for instant in run(clock, sound, picture, 20.0, 3600.0, reports=False):
+        if round(instant.true * 10) % 20 == 0:
+            sound.report(clock, instant.true)
+        found.append(instant)
+    assert max(abs(item.sound - item.picture) for item in found) < 0.04
+
+
 def test_one_wrong_report_changes_nothing_and_three_begin_anew() -> None:
     line = Line(1000)
     for number in range(10):

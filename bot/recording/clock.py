@@ -24,6 +24,8 @@ SPAN, SPANS = 10.0, 6
 SLEW = 0.01
 #: A clock that is wrong by more (seconds) is put right at once.
 JUMP = 0.5
+#: A line without a report for so long (seconds) is trusted no more: by then clocks are apart.
+STALE = 60.0
 #: A time stamp that is so far (seconds) from where the packets before say is that of a sender that began anew.
 RESTART = 3.0
 _NTP_FRACTION = 1 << 32
@@ -130,7 +132,7 @@ class Slewed:
 class _Stream:
     """One SSRC: ``last`` is the newest time stamp, unwrapped, and ``came`` when it came."""
 
-    __slots__ = ("came", "correction", "fastest", "last", "line", "rate", "sender")
+    __slots__ = ("came", "correction", "fastest", "last", "line", "rate", "reported", "sender")
 
     def __init__(self, sender: str, rate: int, timestamp: int, now: float) -> None:
         self.sender = sender
@@ -138,9 +140,15 @@ class _Stream:
         self.last = timestamp
         self.came = now
         self.line = Line(rate)
+        self.reported = now
         #: How far its time stamps are from our clock, for want of reports.
         self.fastest = Fastest()
         self.correction = Slewed()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its line says where it is now."""
+        return self.line.known and self.came - self.reported < STALE
 
 
 class _Sender:
@@ -165,6 +173,8 @@ class MeetingClock:
     def __init__(self) -> None:
         self._streams: dict[int, _Stream] = {}
         self._senders: dict[str, _Sender] = {}
+        #: Reports whose time stamps are not those of the packets.
+        self.foreign = 0
 
     def __repr__(self) -> str:
         return f"<MeetingClock of {len(self._streams)} streams>"
@@ -182,7 +192,7 @@ class MeetingClock:
         if unwrapped >= stream.last:
             stream.last, stream.came = unwrapped, now
         stream.fastest.feed(now - unwrapped / rate, now)
-        if stream.line.known:
+        if stream.trusted:
             self._sender(sender).feed(now - stream.line.time(unwrapped), now)
 
     def report(self, ssrc: int, ntp: int, timestamp: int, now: float) -> None:
@@ -190,8 +200,15 @@ class MeetingClock:
         stream = self._streams.get(ssrc)
         if stream is None or not ntp:
             return  # of a stream that is not heard, or of a sender without a clock (RFC 3550 section 6.4.1)
+        unwrapped = unwrap_timestamp(timestamp, stream.last)
+        if abs(unwrapped - stream.last - (now - stream.came) * stream.rate) > RESTART * stream.rate:
+            # Videobridge gives packets other time stamps, of H264 always, of VP8 after it went to another layer,
+            # and leaves the reports as they were: they say nothing of what comes.
+            self.foreign += 1
+            return
+        stream.reported = now
         first = not stream.line.known
-        if stream.line.feed(unwrap_timestamp(timestamp, stream.last), ntp / _NTP_FRACTION):
+        if stream.line.feed(unwrapped, ntp / _NTP_FRACTION):
             self._senders.pop(stream.sender, None)
         if first:
             stream.correction = Slewed()  # what was guessed before is put right at once
@@ -203,7 +220,7 @@ class MeetingClock:
         unwrapped = unwrap_timestamp(timestamp & 0xFFFFFFFF, stream.last)
         plain = unwrapped / stream.rate
         offset = self._sender(stream.sender).offset.value
-        if stream.line.known and offset is not None:
+        if stream.trusted and offset is not None:
             target = stream.line.time(unwrapped) + offset - plain
         else:
             target = stream.fastest.least or 0.0
