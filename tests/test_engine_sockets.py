@@ -174,14 +174,28 @@ async def test_what_a_path_can_not_send_is_counted(way: str) -> None:
     path.send_many([b"no RTP", *_packets(2), bytes(3000)])
     path.send_rtcp(b"no")
     assert (path.sent, path.unprotectable) == (2, 3)
-    path.remote = ("255.255.255.255", 9)  # broadcasts are not allowed
-    path.send_many(_packets(2, first=10))
-    assert (path.sent, path.unsent) == (2, 2)
-    assert isinstance(heard.errors[0], PermissionError)
-    sock.close()
-    path.send_many(_packets(1, first=20))
-    assert path.unsent == 3
     peer.close()
+    for first in (10, 20, 30):
+        path.send_many(_packets(2, first=first))
+    assert path.unsent >= 2
+    assert path.sent + path.unsent == 8
+    assert all(isinstance(error, ConnectionRefusedError) for error in heard.errors)
+    sock.close()
+    unsent = path.unsent
+    path.send_many(_packets(1, first=40))
+    assert path.unsent == unsent + 1
+
+
+async def test_an_address_that_can_not_be_reached_is_no_error_of_the_sender(way: str) -> None:
+    heard = Heard()
+    sock = await open_socket(heard, "127.0.0.1")
+    nowhere = ("255.255.255.255", 9)  # broadcasts are not allowed
+    session = srtp_session(outbound=True)
+    path = MediaPath(sock, nowhere, session, srtp_session(outbound=False), send_many=make_sender(way))
+    path.send_many(_packets(2))
+    assert (path.sent, path.unsent) == (0, 2)
+    assert isinstance(heard.errors[0], OSError)
+    sock.close()
 
 
 async def test_a_path_through_another_transport_sends_packet_by_packet() -> None:

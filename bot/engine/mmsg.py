@@ -261,28 +261,24 @@ def parse_sockaddr(data: bytes) -> tuple[str, int]:
     return socket.inet_ntoa(data[4:8]), port
 
 
-def pack_sockaddr(family: int, host: str, port: int) -> bytes:
-    """The struct sockaddr_in or sockaddr_in6 of a numeric address. Raises OSError."""
-    head = family.to_bytes(2, sys.byteorder) + port.to_bytes(2, "big")
-    if family == socket.AF_INET6:
-        return head + bytes(4) + socket.inet_pton(socket.AF_INET6, host) + bytes(4)
-    return head + socket.inet_aton(host) + bytes(8)
+#: Sends packets over a connected socket; returns how many the system took. Raises OSError when it took none.
+SendMany = Callable[[socket.socket, Sequence[bytes]], int]
 
 
-#: Sends packets to an address; returns how many the system took. Raises OSError when it took none.
-SendMany = Callable[[socket.socket, Sequence[bytes], tuple[str, int]], int]
-
-
-def send_plain(sock: socket.socket, packets: Sequence[bytes], address: tuple[str, int]) -> int:
-    """One sendto for each packet."""
+def send_plain(sock: socket.socket, packets: Sequence[bytes]) -> int:
+    """One send for each packet."""
     for number, packet in enumerate(packets):
         try:
-            sock.sendto(packet, address)
+            sock.send(packet)
         except OSError:
             if number:
                 return number
             raise
     return len(packets)
+
+
+#: Fewer packets go out faster by calls of their own.
+FEW = 3
 
 
 class MmsgSender:
@@ -294,19 +290,15 @@ class MmsgSender:
         self._ffi, self._lib = _loaded
         self._headers = self._ffi.new("struct mmsghdr[]", _SENT_AT_ONCE)
         self._vectors = self._ffi.new("struct iovec[]", _SENT_AT_ONCE)
-        self._name = self._ffi.new("char[]", _NAME_BYTES)
-        self._address: tuple[int, tuple[str, int]] | None = None
         for number in range(_SENT_AT_ONCE):
             header = self._headers[number].msg_hdr
-            header.msg_name = self._name
             header.msg_iov = self._vectors + number
             header.msg_iovlen = 1
 
-    def __call__(self, sock: socket.socket, packets: Sequence[bytes], address: tuple[str, int]) -> int:
-        """Send ``packets`` to ``address``; returns how many the system took. Raises OSError when it took none."""
-        if len(packets) < 2:
-            return send_plain(sock, packets, address)
-        self._aim(sock.family, address)
+    def __call__(self, sock: socket.socket, packets: Sequence[bytes]) -> int:
+        """Send ``packets``; returns how many the system took. Raises OSError when it took none."""
+        if len(packets) < FEW:
+            return send_plain(sock, packets)
         sent = 0
         while sent < len(packets):
             chunk = packets[sent : sent + _SENT_AT_ONCE]
@@ -315,15 +307,6 @@ class MmsgSender:
             if took < len(chunk):
                 break
         return sent
-
-    def _aim(self, family: int, address: tuple[str, int]) -> None:
-        if self._address == (family, address):
-            return
-        name = pack_sockaddr(family, *address)
-        self._ffi.memmove(self._name, name, len(name))
-        for number in range(_SENT_AT_ONCE):
-            self._headers[number].msg_hdr.msg_namelen = len(name)
-        self._address = (family, address)
 
     def _send(self, sock: socket.socket, packets: Sequence[bytes], *, first: bool) -> int:
         kept = [self._ffi.from_buffer(packet) for packet in packets]

@@ -42,6 +42,8 @@ class MediaPath:
         self._out = outgoing
         self._in = incoming
         self._send_many = send_many or _shared_sender()
+        if isinstance(transport, EngineSocket):
+            transport.connect(remote)
         #: Bytes that SRTP adds to an RTP packet.
         self.overhead = _overhead(outgoing)
         self.sent = 0
@@ -112,7 +114,7 @@ class MediaPath:
             return
         took = 0
         try:
-            took = self._send_many(socket.socket, packets, self.remote)
+            took = self._send_many(socket.socket, packets)
         except OSError as error:
             socket.refused(error)
         self.sent += took

@@ -82,6 +82,14 @@ class EngineSocket(asyncio.DatagramTransport):
             self.unsent += 1
             self._protocol.error_received(error)
 
+    def connect(self, remote: tuple[str, int]) -> None:
+        """Speak with ``remote`` alone from now on: the system looks up the route once, and not for each packet.
+
+        ICE has chosen it (RFC 8445 section 8.1.1); what others send is not received any more.
+        """
+        with suppress(OSError):  # sending says it, too
+            self.socket.connect(remote)
+
     def hand_over(self) -> None:
         """Stop reading: somebody else polls the socket from now on."""
         if self._watched:
