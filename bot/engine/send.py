@@ -170,12 +170,15 @@ class ClipSender:
 
     @property
     def muted(self) -> bool:
-        """Whether the participant sends nothing of it."""
+        """Whether nobody gets to see or hear it: of a picture nothing is sent, of sound some silence (DTX)."""
         return self._muted
 
     @muted.setter
     def muted(self, muted: bool) -> None:
         self._muted = muted
+        for stream in self.streams:
+            if isinstance(stream, SoundStream):
+                stream.muted = muted
         self._apply()
 
     @property
@@ -211,11 +214,11 @@ class ClipSender:
 
     @property
     def layers_wanted(self) -> int:
-        """How many layers would be sent on any link; 0 while muted or paused."""
+        """How many layers would be sent on any link; 0 while muted or paused. Muted sound is silence."""
+        if self.clip.media == "audio":
+            return 0 if self._paused else len(self.streams)
         if self._muted or self._paused:
             return 0
-        if self.clip.media == "audio":
-            return len(self.streams)
         return layers_for_height([layer.height for layer in self.clip.layers], self._max_height)
 
     @property

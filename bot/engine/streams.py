@@ -446,6 +446,8 @@ class SoundStream(SendStream):
         self._previous: tuple[bytes, int] | None = None
         self._spurt = True
         self._silent_frames = 0
+        #: Whether it is silence whatever the clip has.
+        self.muted = False
         #: Frames that were not sent because nobody talks.
         self.left_out = 0
 
@@ -472,7 +474,7 @@ class SoundStream(SendStream):
         self._index += 1
         if self._index == len(self._frames):
             self._enter(self._loop + 1)
-        if self._speech is None or self._speech.is_talking(due + self._timeline.anchor):
+        if not self.muted and (self._speech is None or self._speech.is_talking(due + self._timeline.anchor)):
             level = SILENCE_LEVEL if frame.level is None else frame.level
             self._send_sound(
                 frame, stamp, now, level | _VOICE if level < VOICE_LEVEL else level, spurt=self._spurt
