@@ -7,7 +7,10 @@ bridge derives its bandwidth estimate from that, and soon sends little video to 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import cast
 
 from bot.bridge import rtcp
 from bot.bridge.rtp import unwrap_sequence
@@ -158,12 +161,27 @@ def parse_feedback(packet: rtcp.Feedback) -> TransportFeedback:
         raise rtcp.RtcpError("not a transport-wide-cc feedback packet")
     try:
         base, count, word = _HEAD.unpack_from(packet.fci)
+        if (whole := _all_in_order(packet.fci, count, (word >> 8) * TICKS_PER_REFERENCE)) is not None:
+            numbers: Iterable[int] = range(base, base + count)
+            if base + count > 0x10000:
+                numbers = [number & 0xFFFF for number in numbers]
+            pairs = tuple(zip(numbers, whole, strict=True))
+            return TransportFeedback(packet.sender_ssrc, packet.media_ssrc, word & 0xFF, pairs)
         symbols, position = _symbols(packet.fci, count)
         arrivals = _arrivals(packet.fci, position, symbols, (word >> 8) * TICKS_PER_REFERENCE)
     except struct.error:
         raise rtcp.RtcpError("transport-wide-cc feedback is truncated") from None
     numbered = tuple(((base + at) & 0xFFFF, arrival) for at, arrival in enumerate(arrivals))
     return TransportFeedback(packet.sender_ssrc, packet.media_ssrc, word & 0xFF, numbered)
+
+
+def _all_in_order(fci: bytes, count: int, ticks: int) -> list[float] | None:
+    """The arrivals where all came one soon after the other, which is how it mostly is; else None."""
+    (chunk,) = _CHUNK.unpack_from(fci, _HEAD.size)
+    start = _HEAD.size + _CHUNK.size
+    if chunk >> 13 != _SMALL or chunk & _MAX_RUN < count or len(fci) < start + count:
+        return None
+    return [at * _TICK for at in accumulate(fci[start : start + count], initial=ticks)][1:]
 
 
 def _symbols(fci: bytes, count: int) -> tuple[list[int], int]:
@@ -205,6 +223,12 @@ class FeedbackCounter:
 
     def feed(self, feedback: TransportFeedback) -> None:
         """Count one feedback packet."""
+        packets = feedback.packets
+        follows = self._highest is not None and packets and packets[0][0] == (self._highest + 1) & 0xFFFF
+        if follows and None not in [arrival for _, arrival in packets]:
+            self._highest = cast("int", self._highest) + len(packets)
+            self.acked += len(packets)
+            return
         for sequence, arrival in feedback.packets:
             if self._highest is None:
                 self._highest = sequence - 1
