@@ -153,6 +153,12 @@ class Settings(BaseSettings):
     avatar_url: str | None = Field(
         default=None, max_length=2048, description="Address of the picture shown to others"
     )
+    region: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="Region that we say we are in: the focus may choose a bridge near it",
+    )
     bots: int = Field(default=1, ge=1, le=1000, description="Number of participants to start")
     duration: float = Field(default=0.0, ge=0, description="Seconds to stay; 0 = until stopped")
     participants: tuple[ParticipantSpec, ...] = Field(

@@ -85,8 +85,10 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         (["--threshold", "p95(jion) < 3s"], "--threshold: unknown measure 'jion', did you mean 'join'"),
         (["--duration", "long"], "--duration: 'long' is not a time"),
         (["--url", "wss://meet.jit.si", "--participants", "6"], "public service"),
-        (["--url", "wss://meet.jit.si", "--participants", "6", "--i-own-this-server"], "not supported yet"),
-        ([], "running is not supported yet"),
+        (["--url", "ftp://127.0.0.1"], "ws_url"),
+        (["--embedded", "--url", "ws://127.0.0.1"], "exclude each other"),
+        (["--tokens", "room"], "tokens = 'room' needs jwt_app_id and jwt_app_secret"),
+        (["--embedded", "--out", "/dev/null/reports"], "--out /dev/null/reports: Not a directory"),
         (["--processes", "many", "--dry-run"], "processes"),
     ],
 )

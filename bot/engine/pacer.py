@@ -51,6 +51,10 @@ class Lateness:
         """How many were counted."""
         return sum(self._buckets)
 
+    def counts(self) -> list[int]:
+        """How many were late by each millisecond, from 0 to 255 and more."""
+        return list(self._buckets)
+
     def percentile(self, share: float) -> float:
         """Seconds that ``share`` (0 to 1) were not later than, rounded up to a millisecond; 0 before the first."""
         wanted, seen = share * self.count, 0

@@ -1,10 +1,9 @@
-"""``jitsi-bot load``: reads the scenario, plans it, and says what it needs."""
+"""``jitsi-bot load``: reads the scenario, plans it, and says what it needs, or runs it."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,15 +11,18 @@ import typer
 from rich.markup import escape
 
 from bot import settings
-from bot.errors import BotError, ConfigurationError
+from bot.errors import BotError, ConfigurationError, WrongAddressError
 from bot.load import dryrun, files
 from bot.load.costs import read_costs
 from bot.load.guard import refuse_public
+from bot.load.launch import How, start
 from bot.load.machine import this_machine
 from bot.load.plan import Plan, make_plan
+from bot.load.report import texts
 from bot.load.scenario import Ramp, Scenario
 from bot.settings import Settings
 from bot.terminal import EXIT_USAGE, fail
+from bot.xmpp.address import xmpp_websocket_url
 
 
 def _flag(key: str) -> Any:
@@ -73,6 +75,13 @@ def load(
     own: Annotated[
         bool, typer.Option("--i-own-this-server", help="Allow more than 5 participants on a public service")
     ] = False,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start an embedded Jitsi on loopback and load that: for a first try")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory for report.json, report.html, junit.xml and summary.md")
+    ] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of /metrics while it runs; 0 = any free one")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and whether this machine carries it")
     ] = False,
@@ -87,28 +96,43 @@ def load(
     if listing:
         _list()
         return
+    if embedded and url:
+        fail(ConfigurationError("--embedded and --url exclude each other", hint="one server at a time"))
+    flags = {**given, "thresholds": tuple(threshold) if threshold else None}
     try:
-        _load(
-            _one(source, profile),
-            {**given, "thresholds": tuple(threshold) if threshold else None},
-            config=config,
-            url=url,
-            processes=processes,
-            own=own,
-            output=_output(dry_run, as_json),
-        )
+        scenario = files.load(_one(source, profile), **flags)
+        found = settings.load(config, ws_url=url, processes=processes or "auto", http_port=http_port)
+        plan = plan_of(scenario, found)
+        if dry_run:
+            _print_plan(plan, as_json=as_json)
+            return
+        how = How(embedded=embedded, out=out)
+        if not embedded:
+            _check_server(found, scenario, own=own)
+        report = start(plan, found, how)
     except BotError as error:
         fail(error)
+    sys.stdout.write(texts.markdown(report))
+    raise typer.Exit(report.exit_code)
 
 
 _KEYS = frozenset({*Scenario.model_fields, *(f"ramp_{key}" for key in Ramp.model_fields)})
-Output = Callable[[Plan], str] | None
 
 
-def _output(dry_run: bool, as_json: bool) -> Output:
-    if not dry_run:
-        return None
-    return (lambda plan: json.dumps(dryrun.as_json(plan), indent=2) + "\n") if as_json else dryrun.as_text
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
+    text = json.dumps(dryrun.as_json(plan), indent=2) + "\n" if as_json else dryrun.as_text(plan)
+    sys.stdout.write(text)
+    if not plan.fits:
+        raise typer.Exit(EXIT_USAGE)
+
+
+def _check_server(found: Settings, scenario: Scenario, *, own: bool) -> None:
+    """Refuse what can't be Jitsi's address, and too many on a service that is everybody's."""
+    try:
+        xmpp_websocket_url(found.ws_url, scenario.room_prefix)
+    except WrongAddressError as error:
+        raise ConfigurationError(f"ws_url: {error.message}", hint=error.hint) from error
+    refuse_public(found.ws_url, scenario.total, own=own)
 
 
 def _one(source: str | None, profile: str | None) -> str | None:
@@ -124,27 +148,6 @@ def _one(source: str | None, profile: str | None) -> str | None:
 def _list() -> None:
     for name, scenario in files.profiles().items():
         sys.stdout.write(f"{name:<18} {scenario.description}\n")
-
-
-def _load(
-    source: str | None,
-    flags: dict[str, Any],
-    *,
-    config: Path | None,
-    url: str | None,
-    processes: str | None,
-    own: bool,
-    output: Output,
-) -> None:
-    scenario = files.load(source, **flags)
-    found = settings.load(config, ws_url=url, processes=processes or "auto")
-    plan = plan_of(scenario, found)
-    if output is None:
-        refuse_public(found.ws_url, scenario.total, own=own)
-        raise ConfigurationError("running is not supported yet", hint="--dry-run prints the plan")
-    sys.stdout.write(output(plan))
-    if not plan.fits:
-        raise typer.Exit(EXIT_USAGE)
 
 
 def plan_of(scenario: Scenario, found: Settings) -> Plan:

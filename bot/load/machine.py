@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def this_machine(addresses: int | None = None) -> Machine:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
     )
+
+
+def raise_file_limit() -> None:
+    """Allow this process, and those that it starts, all the open files that the system lets it have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS says unlimited and takes no such number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def cores() -> int:

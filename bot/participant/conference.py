@@ -309,6 +309,7 @@ class Conference:
             email=self._stay.settings.email,
             avatar_url=self._stay.settings.avatar_url,
             raised_hand=self._stay.profile.raised_hand,
+            region=self._stay.settings.region,
             extra=tuple(property_element(*item) for item in self._stay.profile.properties.items()),
             sources=self.own.source_info if self._published else {},
         )

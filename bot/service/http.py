@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from aiohttp import web
 
@@ -10,10 +11,18 @@ from bot.errors import ConfigurationError
 from bot.service.metrics import Metrics
 
 
+class Rendered(Protocol):
+    """What ``/metrics`` shows."""
+
+    def render(self) -> bytes:
+        """The exposition format."""
+        ...
+
+
 class HealthServer:
     """Listens on ``host``:``port``; ``port`` 0 takes a free one, told by ``bound_port`` after ``start``."""
 
-    def __init__(self, host: str, port: int, *, ready: Callable[[], bool], metrics: Metrics) -> None:
+    def __init__(self, host: str, port: int, *, ready: Callable[[], bool], metrics: Rendered) -> None:
         self._host = host
         self._port = port
         self._ready = ready

@@ -19,7 +19,8 @@ PROPERTY = "jitsi_participant_"
 class RoomPresence:
     """What our presence says. ``caps`` is the ``<c/>`` element; ``sources`` Jitsi's SourceInfo by source name.
 
-    What is empty or None is left out. ``raised_hand`` is when we raised it, in milliseconds since 1970.
+    What is empty or None is left out. ``raised_hand`` is when we raised it, in milliseconds since 1970; ``region``
+    is for the focus, which may choose a bridge by it.
     """
 
     nick: str
@@ -30,6 +31,7 @@ class RoomPresence:
     email: str | None = None
     avatar_url: str | None = None
     raised_hand: int | None = None
+    region: str | None = None
     extra: tuple[ET.Element, ...] = ()
 
     def elements(self) -> list[ET.Element]:
@@ -40,6 +42,8 @@ class RoomPresence:
             found.append(text_element("SourceInfo", json.dumps(self.sources)))
         if self.codecs:
             found.append(text_element(f"{PROPERTY}codecList", ",".join(self.codecs)))
+        if self.region is not None:
+            found.append(text_element(f"{PROPERTY}region", self.region))
         found += [*self.extra, text_element("nick", self.nick, NS_NICK)]
         if self.email is not None:
             found.append(text_element("email", self.email))
@@ -54,7 +58,9 @@ class RoomPresence:
 
         A participant property makes lib-jitsi-meet's lobby room fail, and its moderator deaf to all presences.
         """
-        return replace(self, stats_id="", codecs=(), sources=None, email=None, raised_hand=None, extra=())
+        return replace(
+            self, stats_id="", codecs=(), sources=None, email=None, raised_hand=None, region=None, extra=()
+        )
 
 
 def property_element(name: str, value: str) -> ET.Element:

@@ -1,0 +1,125 @@
+"""What each participant of a scenario is set to: the settings of the process, with what its seat says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+
+from bot.errors import ConfigurationError
+from bot.load.plan import BITRATES
+from bot.load.scenario import Scenario
+from bot.load.thresholds import Threshold
+from bot.load.timetable import Seat
+from bot.participant.config import ParticipantConfig
+from bot.settings import Settings
+from bot.xmpp.token import MintedToken
+
+#: Width of a picture by its lines, 16:9.
+WIDTHS = {180: 320, 360: 640, 720: 1280, 1080: 1920}
+#: Decoded where a threshold asks for it and the settings say nothing: a picture with its sound.
+SAMPLE = "sample:2"
+_DECODED = frozenset({"e2e_delay", "lip_sync"})
+
+
+def prepare(settings: Settings, scenario: Scenario) -> Settings:
+    """The settings that all participants share. ConfigurationError where the scenario needs others."""
+    if scenario.tokens == "room":
+        if settings.jwt_app_id is None or settings.jwt_app_secret is None:
+            raise ConfigurationError("tokens = 'room' needs jwt_app_id and jwt_app_secret, to make them with")
+        settings = settings.model_copy(update={"token": None, "token_file": None})
+    else:
+        settings = settings.model_copy(update={"token": _shared_token(settings)})
+    shaped = scenario.shaping is not None or any(group.shaping for group in scenario.groups)
+    if shaped:
+        raise ConfigurationError("shaping is not supported yet")
+    return settings
+
+
+def _shared_token(settings: Settings) -> SecretStr | None:
+    """The token of the settings; one for all rooms where they have a secret to make it with."""
+    if settings.token is not None or settings.token_file is not None:
+        return settings.token
+    if settings.jwt_app_id is None or settings.jwt_app_secret is None:
+        return None
+    made = MintedToken(
+        settings.jwt_app_id,
+        settings.jwt_app_secret.get_secret_value(),
+        room="*",
+        subject=settings.jwt_subject or settings.domain,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        lifetime=settings.jwt_lifetime,
+    )
+    return SecretStr(made())
+
+
+def decode_of(settings: Settings, thresholds: Sequence[Threshold]) -> str:
+    """What the sampled participants decode: as the settings say, or what thresholds are about."""
+    if settings.decode != "none":
+        return settings.decode
+    return SAMPLE if any(item.measure.name in _DECODED for item in thresholds) else "none"
+
+
+def config_of(
+    settings: Settings, scenario: Scenario, seat: Seat, *, decode: str = "none", muted: bool = False
+) -> ParticipantConfig:
+    """The participant of ``seat``; ``muted`` says that it joins silent, as another speaks."""
+    codec = scenario.codec
+    own = settings.model_copy(
+        update={
+            "room": seat.room,
+            "name": seat.name,
+            "width": WIDTHS[scenario.height],
+            "height": scenario.height,
+            "fps": scenario.fps,
+            "simulcast": scenario.simulcast and codec == "vp8",
+            "video_codec": codec,
+            "video_bitrate": settings.video_bitrate or BITRATES[codec][scenario.height] // 1000,
+            "layout": seat.layout,
+            "last_n": seat.last_n,
+            "receive_height": seat.receive_height,
+            "region": seat.region or settings.region,
+            "decode": decode,
+        }
+    )
+    return ParticipantConfig(
+        settings=own,
+        room=seat.room,
+        name=seat.name,
+        audio=_content(settings.audio, "speech") if seat.audio else "none",
+        video=_content(settings.video, "pattern") if seat.video else "none",
+        start_muted_audio=settings.start_muted_audio or muted,
+        start_muted_video=settings.start_muted_video,
+    )
+
+
+def _content(wanted: str, default: str) -> str:
+    return default if wanted == "none" else wanted
+
+
+def turns(seats: Sequence[Seat]) -> dict[int, int]:
+    """Which of its conference's speakers each seat with sound is, from 0."""
+    found: dict[int, int] = {}
+    counts: dict[int, int] = {}
+    for seat in seats:
+        if seat.audio:
+            found[seat.index] = counts.get(seat.conference, 0)
+            counts[seat.conference] = found[seat.index] + 1
+    return found
+
+
+def observers(seats: Sequence[Seat]) -> set[int]:
+    """One seat of each conference, who tells what all of it hear: the first one."""
+    first: dict[int, int] = {}
+    for seat in seats:
+        first.setdefault(seat.conference, seat.index)
+    return set(first.values())
+
+
+def sampled(seats: Sequence[Seat], processes: int) -> set[int]:
+    """Who decodes: the first of each process."""
+    found: dict[int, int] = {}
+    for seat in seats:
+        found.setdefault(seat.process, seat.index)
+    return {found[number] for number in range(processes) if number in found}

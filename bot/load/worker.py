@@ -1,0 +1,136 @@
+"""A child process with a share of a load run, started by ``run``: it says each second what was measured since."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from bot import logs
+from bot.errors import BotError
+from bot.load.collector import Tally, WorstStream
+from bot.load.crew import Crew, Share
+from bot.load.measures import Measures
+from bot.service.child import Parent
+from bot.service.loops import run as run_loop
+
+#: Seconds between two reports.
+INTERVAL = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """What the process is to run, once it is told to."""
+
+    share: Share
+    log_level: str
+    log_format: logs.LogFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All that is sent is at hand; ``error`` says why it can't be."""
+
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The run begins, or began, at ``at`` (Unix seconds), for all processes and machines."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Everybody is to leave now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What was measured since the last one, and how things stand. ``last`` where nothing follows."""
+
+    measures: Measures
+    tally: Tally
+    states: Counter[str] = field(default_factory=Counter)
+    in_room: int = 0
+    cpu: float = 0.0
+    worst: tuple[WorstStream, ...] = ()
+    last: bool = False
+
+
+async def work() -> None:
+    """Run what the parent says until it is over, the parent says stop, or is gone."""
+    parent = await Parent.connect()
+    order = await parent.receive()
+    assert isinstance(order, Prepare)
+    logs.configure(order.log_level, order.log_format)
+    try:
+        await _work(parent, order)
+    except EOFError:
+        pass  # nobody is there to begin, or to hear of it
+    finally:
+        await parent.close()
+
+
+async def _work(parent: Parent, order: Prepare) -> None:
+    zero = time.monotonic()
+
+    def clock() -> float:
+        return time.monotonic() - zero
+
+    crew = Crew(order.share, clock)
+    try:
+        use = await crew.prepare()
+    except BotError as error:
+        parent.send(Ready(str(error)))
+        return
+    try:
+        parent.send(Ready())
+        begin = await parent.receive()
+        if not isinstance(begin, Begin):
+            return  # stopped before it began
+        zero = time.monotonic() + begin.at - time.time()
+        await _run(parent, crew)
+    finally:
+        await use.close()
+
+
+async def _run(parent: Parent, crew: Crew) -> None:
+    asides = [
+        asyncio.create_task(_obey(parent, crew), name="orders"),
+        asyncio.create_task(_tell(parent, crew), name="reports"),
+    ]
+    try:
+        await crew.run()
+    finally:
+        for task in asides:
+            task.cancel()
+        await asyncio.gather(*asides, return_exceptions=True)
+        parent.send(_progress(crew, last=True))
+
+
+async def _obey(parent: Parent, crew: Crew) -> None:
+    try:
+        while not isinstance(await parent.receive(), Stop):
+            pass
+    except EOFError:
+        pass  # nobody is there to say stop any more
+    crew.stop()
+
+
+async def _tell(parent: Parent, crew: Crew) -> None:
+    while True:
+        await asyncio.sleep(INTERVAL)
+        parent.send(_progress(crew))
+
+
+def _progress(crew: Crew, *, last: bool = False) -> Progress:
+    measures, tally = crew.collector.take()
+    return Progress(measures, tally, crew.states, crew.in_room, crew.cpu, tuple(crew.worst()), last)
+
+
+def main() -> None:
+    """What the process runs."""
+    run_loop(work())
