@@ -5,9 +5,11 @@ import errno
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pylibsrtp
 import pytest
 
 from bot.bridge import rtcp, rtp
+from bot.bridge._aiortc import fast_protect
 from bot.engine.path import MediaPath
 from bot.engine.sockets import EngineSocket, open_socket
 from tests.engine_support import KEYS, LOOPS, Heard, bound, make_sender, srtp_session, way
@@ -211,3 +213,13 @@ async def test_a_path_through_another_transport_sends_packet_by_packet() -> None
     assert "sent 2 unsent 0" in repr(path)
     transport.close()
     peer.close()
+
+
+def test_protecting_without_detours_gives_the_same() -> None:
+    slow, fast = srtp_session(outbound=True), fast_protect(srtp_session(outbound=True))
+    for packet in _packets(5):
+        assert fast(packet) == slow.protect(packet)
+    with pytest.raises(ValueError, match="too long"):
+        fast(bytes(3000))
+    with pytest.raises(pylibsrtp.Error):
+        fast(b"no RTP")

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import pylibsrtp
 
+from bot.bridge._aiortc import fast_protect
 from bot.engine import mmsg
 from bot.engine.sockets import EngineSocket
 
@@ -40,6 +41,7 @@ class MediaPath:
         self.transport = transport
         self.remote = remote
         self._out = outgoing
+        self._protect = fast_protect(outgoing)
         self._in = incoming
         self._send_many = send_many or _shared_sender()
         if isinstance(transport, EngineSocket):
@@ -63,13 +65,22 @@ class MediaPath:
 
     def send_many(self, packets: Sequence[bytes]) -> None:
         """Protect and send RTP packets."""
-        protected = []
+        protect = self._protect
+        try:
+            protected = [protect(packet) for packet in packets]
+        except (pylibsrtp.Error, ValueError):
+            protected = self._protected(packets)
+        self.send_protected(protected)
+
+    def _protected(self, packets: Sequence[bytes]) -> list[bytes]:
+        """Those that SRTP takes; what it took a moment ago it takes again (``allow_repeat_tx``)."""
+        found = []
         for packet in packets:
             try:
-                protected.append(self._out.protect(packet))
+                found.append(self._protect(packet))
             except (pylibsrtp.Error, ValueError):
                 self.unprotectable += 1
-        self.send_protected(protected)
+        return found
 
     def send_rtcp(self, packet: bytes) -> None:
         """Protect and send one RTCP packet."""
