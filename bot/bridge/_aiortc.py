@@ -188,7 +188,7 @@ def fast_protect(session: pylibsrtp.Session) -> Callable[[bytes], bytes]:
     """What ``session.protect`` does, without what it makes anew for each packet. Raises pylibsrtp.Error."""
     ffi, protect = _srtp_binding.ffi, _srtp_binding.lib.srtp_protect
     room = len(session._cdata) - _SRTP_TRAILER
-    handle, data, view = session._srtp[0], session._cdata, session._buffer
+    handle, data, view = session._srtp, session._cdata, session._buffer
     length = ffi.new("int *")
 
     def protected(packet: bytes) -> bytes:
@@ -197,8 +197,8 @@ def fast_protect(session: pylibsrtp.Session) -> Callable[[bytes], bytes]:
             raise ValueError("packet is too long")
         length[0] = size
         view[0:size] = packet
-        if code := protect(handle, data, length):
-            raise pylibsrtp.Error(code)
+        if code := protect(handle[0], data, length):
+            raise pylibsrtp.Error(f"libsrtp error {code} of {session}")  # it must live as long as this does
         return cast("bytes", view[0 : length[0]])
 
     return protected
