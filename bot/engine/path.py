@@ -44,8 +44,10 @@ class MediaPath:
         self._protect = fast_protect(outgoing)
         self._in = incoming
         self._send_many = send_many or _shared_sender()
-        if isinstance(transport, EngineSocket):
-            transport.connect(remote)
+        #: The socket, None where the transport is another's.
+        self.socket = transport if isinstance(transport, EngineSocket) else None
+        if self.socket is not None:
+            self.socket.connect(remote)
         #: Bytes that SRTP adds to an RTP packet.
         self.overhead = _overhead(outgoing)
         self.sent = 0
@@ -58,11 +60,6 @@ class MediaPath:
     def __repr__(self) -> str:
         return f"<MediaPath {self.remote[0]}:{self.remote[1]} sent {self.sent} unsent {self.unsent}>"
 
-    @property
-    def socket(self) -> EngineSocket | None:
-        """The socket, None where the transport is another's."""
-        return self.transport if isinstance(self.transport, EngineSocket) else None
-
     def send_many(self, packets: Sequence[bytes]) -> None:
         """Protect and send RTP packets."""
         protect = self._protect
@@ -70,7 +67,19 @@ class MediaPath:
             protected = [protect(packet) for packet in packets]
         except (pylibsrtp.Error, ValueError):
             protected = self._protected(packets)
-        self.send_protected(protected)
+        if len(protected) == 1 and self.socket is not None and self.socket.is_open:
+            self._send_one(self.socket, protected[0])
+        else:
+            self.send_protected(protected)
+
+    def _send_one(self, socket: EngineSocket, packet: bytes) -> None:
+        """The shortest way, as all sound goes."""
+        try:
+            socket.socket.send(packet)
+            self.sent += 1
+        except OSError as error:
+            self.unsent += 1
+            socket.refused(error)
 
     def _protected(self, packets: Sequence[bytes]) -> list[bytes]:
         """Those that SRTP takes; what it took a moment ago it takes again (``allow_repeat_tx``)."""

@@ -39,6 +39,8 @@ class EngineSocket(asyncio.DatagramTransport):
         self._loop = loop
         self._name = sock.getsockname()
         self._closing = False
+        #: Whether it can send.
+        self.is_open = True
         self._watched = False
         #: Hears that the socket closes, before it does.
         self.on_close: Callable[[], None] | None = None
@@ -125,7 +127,7 @@ class EngineSocket(asyncio.DatagramTransport):
         self.hand_over()
         if self.on_close is not None:
             self.on_close()
-        self._closing = True
+        self._closing, self.is_open = True, False
         self.socket.close()
         self._loop.call_soon(self._protocol.connection_lost, None)
 
