@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import structlog
 from hypothesis import settings
 
 from tests.prosody import Stack, make_stack
@@ -43,6 +44,13 @@ async def no_leaked_tasks(request: pytest.FixtureRequest) -> AsyncIterator[None]
     for task in leaked:
         task.cancel()
     assert not leaked, f"tasks left behind: {[task.get_coro() for task in leaked]}"
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """Let no test log as another one has set it up."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
