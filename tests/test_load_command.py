@@ -87,6 +87,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         (["--url", "wss://meet.jit.si", "--participants", "6"], "public service"),
         (["--url", "ftp://127.0.0.1"], "ws_url"),
         (["--embedded", "--url", "ws://127.0.0.1"], "exclude each other"),
+        (["--capacity", "--embedded"], "--capacity needs a threshold"),
+        (["--embedded", "--warm-up", "9s", "--threshold", "success > 99%"], "success > 99% would have no data"),
         (["--tokens", "room"], "tokens = 'room' needs jwt_app_id and jwt_app_secret"),
         (["--embedded", "--out", "/dev/null/reports"], "--out /dev/null/reports: Not a directory"),
         (["--processes", "many", "--dry-run"], "processes"),

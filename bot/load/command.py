@@ -15,7 +15,7 @@ from bot.errors import BotError, ConfigurationError, WrongAddressError
 from bot.load import dryrun, files
 from bot.load.costs import read_costs
 from bot.load.guard import refuse_public
-from bot.load.launch import How, start
+from bot.load.launch import How, start, start_search
 from bot.load.machine import this_machine
 from bot.load.plan import Plan, make_plan
 from bot.load.report import texts
@@ -82,6 +82,14 @@ def load(
         Path | None, typer.Option("--out", help="Directory for report.json, report.html, junit.xml and summary.md")
     ] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of /metrics while it runs; 0 = any free one")] = None,
+    capacity: Annotated[
+        bool,
+        typer.Option(
+            "--capacity",
+            help="Look for the largest part of the scenario that meets its thresholds: of its conferences, or of "
+            "the participants of its only one; each size is a run of its own",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and whether this machine carries it")
     ] = False,
@@ -109,11 +117,17 @@ def load(
         how = How(embedded=embedded, out=out)
         if not embedded:
             _check_server(found, scenario, own=own)
-        report = start(plan, found, how)
+        if capacity:
+            if not scenario.thresholds:
+                raise ConfigurationError("--capacity needs a threshold to break", hint="--threshold 'loss < 1%'")
+            text, code = start_search(plan, found, how, plan_of)
+        else:
+            report = start(plan, found, how)
+            text, code = texts.markdown(report), report.exit_code
     except BotError as error:
         fail(error)
-    sys.stdout.write(texts.markdown(report))
-    raise typer.Exit(report.exit_code)
+    sys.stdout.write(text.rstrip() + "\n")
+    raise typer.Exit(code)
 
 
 _KEYS = frozenset({*Scenario.model_fields, *(f"ramp_{key}" for key in Ramp.model_fields)})

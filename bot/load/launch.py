@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ from rich.console import Console
 
 from bot import logs
 from bot.errors import ConfigurationError
+from bot.load.carry import exit_code, search, verdict
 from bot.load.exporter import Exporter
 from bot.load.machine import raise_file_limit
 from bot.load.plan import Plan
 from bot.load.report import files
 from bot.load.report.model import Report
 from bot.load.run import Job, LoadRun
+from bot.load.scenario import Scenario
+from bot.load.seating import check_warm_up
 from bot.load.view import LineView, TerminalView
 from bot.service import loops
 from bot.service.http import HealthServer
@@ -38,19 +42,48 @@ class How:
 
 def start(plan: Plan, settings: Settings, how: How) -> Report:
     """Run it in an event loop of its own. Raises ConfigurationError for what can't be begun."""
+    settings = _prepared(plan, settings, how)
+    report = loops.run(_run(plan, settings, how))
+    if how.out is not None:
+        files.write(report, how.out)
+    return report
+
+
+def start_search(
+    plan: Plan, settings: Settings, how: How, plan_of: Callable[[Scenario, Settings], Plan]
+) -> tuple[str, int]:
+    """Look for the size that is carried; gives what was found as a text, and the exit code.
+
+    The reports of all sizes are in ``out``, each in a directory of its own. Raises ConfigurationError.
+    """
+    settings = _prepared(plan, settings, how)
+
+    async def one(scenario: Scenario) -> Report:
+        report = await _run(plan_of(scenario, settings), settings, how)
+        if how.out is not None:
+            files.write(report, how.out / f"{scenario.total}-participants")
+        return report
+
+    def say(text: str) -> None:
+        sys.stderr.write(text + "\n")
+
+    found, report = loops.run(search(plan.scenario, one, say))
+    return verdict(plan.scenario, found), exit_code(found, report)
+
+
+def _prepared(plan: Plan, settings: Settings, how: How) -> Settings:
+    """See that it can be begun, and set the process up."""
     if not plan.fits:
         raise ConfigurationError(
             f"this machine can't carry it: {plan.problems[0].text}", hint="--dry-run prints the whole plan"
         )
+    check_warm_up(plan.scenario)
     _can_write(how.out)
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "warning"})  # the view tells what is normal
     logs.configure(settings.log_level, settings.log_format)
     raise_file_limit()
-    report = loops.run(_run(plan, settings, how))
-    if how.out is not None:
-        files.write(report, how.out)
-    return report
+    return settings
 
 
 def _can_write(directory: Path | None) -> None:

@@ -10,7 +10,7 @@ from bot.errors import ConfigurationError
 from bot.load.plan import BITRATES
 from bot.load.scenario import Scenario
 from bot.load.thresholds import Threshold
-from bot.load.timetable import Seat
+from bot.load.timetable import Seat, timetable
 from bot.participant.config import ParticipantConfig
 from bot.settings import Settings
 from bot.xmpp.token import MintedToken
@@ -19,6 +19,8 @@ from bot.xmpp.token import MintedToken
 WIDTHS = {180: 320, 360: 640, 720: 1280, 1080: 1920}
 #: Decoded where a threshold asks for it and the settings say nothing: a picture with its sound.
 SAMPLE = "sample:2"
+#: Measured while they come.
+_OF_JOINS = frozenset({"join", "success"})
 _DECODED = frozenset({"e2e_delay", "lip_sync"})
 
 
@@ -34,6 +36,23 @@ def prepare(settings: Settings, scenario: Scenario) -> Settings:
     if shaped:
         raise ConfigurationError("shaping is not supported yet")
     return settings
+
+
+def uncounted(scenario: Scenario) -> Threshold | None:
+    """A threshold on joins that can have no data, as the warm-up is over after the last join; None without one."""
+    if any(item.what == "join" and item.at >= scenario.warm_up for item in timetable(scenario).actions):
+        return None
+    about_joins = (item for item in scenario.parsed_thresholds if item.measure.name.split(".")[0] in _OF_JOINS)
+    return next(about_joins, None)
+
+
+def check_warm_up(scenario: Scenario) -> None:
+    """Raise ConfigurationError for a threshold that would be missed whatever the server does."""
+    if (threshold := uncounted(scenario)) is not None:
+        raise ConfigurationError(
+            f"warm_up = {scenario.warm_up:g} s is over after the last join: {threshold} would have no data",
+            hint="a shorter warm_up, or a slower join_rate",
+        )
 
 
 def _shared_token(settings: Settings) -> SecretStr | None:
