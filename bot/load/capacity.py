@@ -62,7 +62,7 @@ class Search:
         """The size to try now; None where it is known well enough."""
         if not self.trials:
             return self.start
-        low, high = self.carried, self._ceiling
+        low, high = self.carried or self.start - 1, self._ceiling
         if self.broken is None:
             return None if low == self.limit else min(self.limit, low * GROWTH)
         return None if high - low <= self.step else (low + high) // 2
