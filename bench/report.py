@@ -52,8 +52,15 @@ def as_json(
         "growth": [{key: _rounded(value) for key, value in row.items()} for row in rows],
         "spread": {key: [_rounded(item.low), _rounded(item.high)] for key, item in figures.items()},
         "errors": dict(errors),
+        "costs": _costs(figures),
         **about,
     }
+
+
+def _costs(figures: Mapping[str, Figure]) -> dict[str, float]:
+    """What :class:`bot.load.costs.Costs` can be told of this machine, in its units."""
+    known = {"packet_received": ("receive_us_per_packet", 1e-6), "join": ("join_cpu_ms", 1e-3)}
+    return {name: _rounded(figures[key].value * factor) for name, (key, factor) in known.items() if key in figures}
 
 
 def _rounded(value: float) -> float:

@@ -122,7 +122,7 @@ def problems(found: Plan) -> dict[str, str]:
 def test_cores() -> None:
     small = Machine(cores=2, memory=2**37, open_files=2**20, addresses=1)
     found = problems(plan(small, participants=200, duration=600, layout="stage"))
-    assert "8 cores are needed; this machine has 2" in found["cores"]
+    assert "6 cores are needed; this machine has 2" in found["cores"]
     joining = problems(plan(small, participants=200, join_delay=0, senders=0, audio_senders=0))
     assert "13 cores are needed while they join: fewer joins per second" in joining["cores"]
 
@@ -172,6 +172,8 @@ def test_costs_of_a_benchmark_go_first(tmp_path: Path) -> None:
     assert read_costs(file) == (Costs(), "measured elsewhere")
     file.write_text(json.dumps({"costs": {"packet_sent": 1e-6}, "more": 1}))
     found, source = read_costs(file)
+    file.write_text("{}")
+    assert read_costs(file) == (Costs(), "measured elsewhere")
     assert (found.packet_sent, found.packet_received, source) == (1e-6, Costs().packet_received, str(file))
 
 
@@ -179,7 +181,6 @@ def test_costs_of_a_benchmark_go_first(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("{", "bench.json: Expecting"),
-        ("{}", "has no 'costs'"),
         ("[]", "bench.json: list indices"),
         ('{"costs": {"packets": 1}}', "costs.packets: Extra inputs"),
         ('{"costs": {"join": -1}}', "costs.join: Input should be greater"),
