@@ -237,13 +237,30 @@ def test_a_lost_media_session_is_a_gap_in_the_same_recording(world: World, tmp_p
     assert [(note.event, note.text) for note in manifest.notes] == [("media_failed", "gone")]
 
 
-def test_a_source_of_which_nothing_comes_is_ended(world: World) -> None:
+def test_a_picture_of_which_nothing_comes_is_ended_and_sound_goes_on_in_its_file(world: World) -> None:
     world.talk(1)
     world.wait(SILENCE - 1)
-    assert ends(source(world.session.manifest, "a-a0")) == [None]
+    assert ends(source(world.session.manifest, "a-v0")) == [None]
     world.wait(2)
-    assert ends(source(world.session.manifest, "a-a0")) == ["silent"]
-    world.end()
+    assert ends(source(world.session.manifest, "a-v0")) == ["silent"]
+    world.talk(1)
+    manifest = world.end()
+    assert ends(source(manifest, "a-v0")) == ["silent", "end"]
+    assert ends(source(manifest, "a-a0")) == ["end"]
+    for entry in manifest.participants[0].sources:
+        [gap] = entry.gaps
+        assert gap.cause == "silent"
+        assert [gap.start, gap.end] == pytest.approx([1, SILENCE + 2], abs=0.06)
+
+
+def test_a_picture_that_pauses_has_a_gap(world: World, tmp_path: Path) -> None:
+    world.talk(1, media="v")
+    world.wait(4)
+    world.talk(1, media="v", first=45)
+    entry = source(world.end(), "a-v0")
+    assert ends(entry) == ["end"]
+    assert [gap.cause for gap in entry.gaps] == ["silent"]
+    assert_plays(tmp_path, entry.segments[0])
 
 
 def test_lost_pictures_are_a_gap_and_a_key_frame_is_asked_for(world: World) -> None:

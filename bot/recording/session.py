@@ -38,7 +38,7 @@ from bot.recording.track import NEVER, Rotation, TrackRecorder
 
 #: The manifest is written so often (seconds) while something changes.
 MANIFEST_INTERVAL = 1.0
-#: A source of which nothing comes for so long (seconds) has its segment ended.
+#: A picture of which nothing comes for so long (seconds) has its segment ended.
 SILENCE = 10.0
 #: What ended so short a time (seconds) before its owner left ended as the owner left.
 MOMENT = 5.0
@@ -361,7 +361,8 @@ class RecordingSession:
                 orders += self._frames(ssrc, stream, stream.packets.expire(now), now)
         for name, track in self._tracks.items():
             orders += track.flush(now)
-            if track.recording and track.heard is not None and now - track.heard > SILENCE:
+            video = track.entry.media == "video"  # sound comes and goes with who speaks
+            if video and track.recording and track.heard is not None and now - track.heard > SILENCE:
                 orders += self._end(track, "silent")
             if (meter := self._meters.get(name)) is not None:
                 meter.expire(self.at(now))

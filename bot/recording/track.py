@@ -17,6 +17,9 @@ from bot.recording.matroska import Muxer, TrackFormat, suffix_of
 CLUSTER_AGE = 1.0
 #: A clock that goes back further (seconds) begins another segment; less is held.
 BACKWARDS = 1.0
+#: A longer time (seconds) between two frames is a gap, though nothing was lost: senders of sound with pauses send
+#: something each 400 ms, but bridges forward the loudest alone, and pictures as the way to us is wide enough.
+PAUSE = 2.0
 #: Gaps of one source that are listed; further ones lengthen the last.
 MAX_GAPS = 10_000
 
@@ -103,8 +106,11 @@ class TrackRecorder:
             return []
         at = max(0.0, at)
         orders = self._before(format_, at)
-        if received.lost and self._file is not None and self.last is not None:
-            self._gap(self.last, at, "loss")
+        if self._file is not None and self.last is not None:
+            if received.lost:
+                self._gap(self.last, at, "loss")
+            elif at - self.last > PAUSE:
+                self._gap(self.last, at, "silent")
         if self._file is None:
             assert format_ is not None
             orders += self._open(format_, at)
