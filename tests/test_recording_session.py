@@ -6,13 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bot.bridge.payloads import PayloadFormat
 from bot.bridge.rtcp import SenderReport
 from bot.bridge.rtp import build, parse_header
 from bot.bridge.streams import NamedSource
+from bot.jingle.model import Media
 from bot.recording.disk import Folder, Order, Replace
 from bot.recording.manifest import MANIFEST, SPEAKERS, Cause, Manifest, Segment, SourceEntry, read_manifest
+from bot.recording.matroska import repair
 from bot.recording.session import MANIFEST_INTERVAL, SILENCE, RecordingSession
 from bot.recording.track import NEVER, Rotation
 from tests.recording_support import STARTED, decoded, pictures, read, sound
@@ -145,7 +149,7 @@ def test_muted_sound_and_cameras_that_are_off_end_segments_and_leave_gaps(world:
     world.talk(2)
     world.do(world.session.mute("a-a0", muted=True))
     assert world.session.muted == {"a-a0"}
-    world.talk(2, media="v", first=50)
+    world.talk(2, first=50, level=127)
     world.do(world.session.mute("a-a0", muted=False))
     world.do(world.session.mute("a-v0", muted=True))
     world.talk(2, media="a")
@@ -410,3 +414,43 @@ def test_the_manifest_is_written_at_most_once_a_second(world: World) -> None:
     world.wait(5)
     assert [order for order in world.session.tick(world.now) if isinstance(order, Replace)] == []
     assert repr(world.session) == "<RecordingSession room 0 streams>"
+
+
+BODIES = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        lambda head, rest: head + rest, st.sampled_from([b"\x10", b"\x08", b"\x18\x00", b"\x7c\x85"]), st.binary()
+    ),
+    st.builds(lambda rest: b"\x10" + pictures("vp8", 90)[0][:10] + rest, st.binary(max_size=30)),
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    packets=st.lists(
+        st.tuples(
+            st.sampled_from(["vp8", "vp9", "h264", "av1", "opus", "red", "theora"]),
+            st.integers(1, 3),
+            st.integers(0, 12),
+            st.integers(0, 2**32 - 1),
+            st.booleans(),
+            BODIES,
+        ),
+        max_size=30,
+    )
+)
+def test_whatever_is_in_packets_nothing_is_raised_and_files_can_be_read(
+    tmp_path_factory: pytest.TempPathFactory, packets: list[tuple[str, int, int, int, bool, bytes]]
+) -> None:
+    world = World(tmp_path_factory.mktemp("hostile"))
+    for codec, ssrc, sequence, stamp, marker, body in packets:
+        media: Media = "audio" if codec in ("opus", "red") else "video"
+        known = PayloadFormat(100, media, codec, 90_000, nack=True, audio_level=1)
+        data = build(payload_type=100, sequence=sequence, timestamp=stamp, ssrc=ssrc, body=body, marker=marker)
+        named = NamedSource(ssrc, media, f"a-{media[0]}{ssrc}", "a")
+        world.do(world.session.packet(named, known, parse_header(data), data, world.now))
+        world.wait(0.3)
+    world.wait(5)
+    for segment in world.end().segments():
+        assert repair(world.folder.path / segment.file).outcome in {"whole", "empty"}
+        assert segment.frames > 0

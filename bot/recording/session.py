@@ -40,6 +40,8 @@ from bot.recording.track import NEVER, Rotation, TrackRecorder
 MANIFEST_INTERVAL = 1.0
 #: A picture of which nothing comes for so long (seconds) has its segment ended.
 SILENCE = 10.0
+#: The level of digital silence (RFC 6464).
+SILENT = 127
 #: What ended so short a time (seconds) before its owner left ended as the owner left.
 MOMENT = 5.0
 #: Lines of chat, speakers and notes that are kept; a hostile room must not fill the memory.
@@ -71,6 +73,7 @@ class _Stream:
     owner: str
     stamp: int | None = None
     asked: bool = False
+    silent: bool = False
 
 
 class RecordingSession:
@@ -190,6 +193,7 @@ class RecordingSession:
 
     def _level(self, stream: _Stream, header: RtpHeader, data: bytes, extension: int, now: float) -> None:
         level = audio_level(data, header, extension)
+        stream.silent = level == SILENT
         meter = self._meters.get(stream.track.entry.name)
         if level is not None and meter is not None:
             before = meter.talking
@@ -199,6 +203,8 @@ class RecordingSession:
     def _frames(self, ssrc: int, stream: _Stream, frames: Iterable[Received], now: float) -> list[Order]:
         orders: list[Order] = []
         for received in frames:
+            if stream.silent and stream.track.entry.name in self._muted:
+                continue  # senders go on with silence for a moment, or for as long as they are muted
             orders += self._turned(ssrc, stream)
             when = self.clock.time(ssrc, received.frame.timestamp) - (self._began or 0.0)
             orders += stream.track.frame(stream.packets.format.codec, received, when, now)
