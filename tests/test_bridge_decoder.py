@@ -21,6 +21,7 @@ from bot.bridge.pool import Budget
 from bot.bridge.rtp import RtpError
 from bot.clips.av1 import read_leb128
 from bot.clips.packets import payloads_of
+from bot.media.priority import ordinary_priority
 from tests.conftest import DATA
 
 SIZE = (320, 180)
@@ -39,6 +40,8 @@ def encoded(name: str, count: int, options: dict[str, str], size: tuple[int, int
     context.time_base, context.framerate, context.thread_count = Fraction(1, 90_000), Fraction(30), 1
     context.gop_size = 1000
     context.options = options
+    with ordinary_priority():
+        context.open()
     noise = np.random.default_rng(1)
     found: list[bytes] = []
     for number in range(count):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -347,3 +350,11 @@ def test_sound_is_decorated_before_it_is_encoded() -> None:
     clip = encode_sound(spec, sound_of(spec, Decoration("1", sound=mark)), "digest", ignore)
     levels = [frame.level for frame in clip.layers[0].variants[0]]
     assert levels == [127] + [20] * 49
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="the system has no such priorities")
+def test_no_encoder_goes_before_everything_else_on_the_machine() -> None:
+    for codec in get_args(VideoCodec):
+        encoded(spec_of(codec))
+        threads = [int(item.name) for item in Path("/proc/self/task").iterdir()]
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}, codec

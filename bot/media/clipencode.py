@@ -25,6 +25,7 @@ from bot.clips.packets import payloads_of
 from bot.clips.spec import SOUND_FPS, TEMPORAL_LAYERS, LayerSpec, SoundSpec, VideoSpec
 from bot.errors import ConfigurationError
 from bot.media.clipsource import PictureSource, Samples
+from bot.media.priority import ordinary_priority
 from bot.media.sound import FRAME_SAMPLES, SAMPLE_RATE
 
 log = structlog.get_logger(__name__)
@@ -146,6 +147,8 @@ class _Encoding:
             context.options = {**context.options, **{name: str(value) for name, value in limits.items()}}
         if len(self.spec.temporal_layers) > 1:
             context.options = {**context.options, "ts-parameters": _temporal_layers(rate)}
+        with ordinary_priority():
+            context.open()
 
     def add(self, frame: VideoFrame | None, index: int) -> None:
         """Encode the picture ``index``, or what the encoder still holds."""
