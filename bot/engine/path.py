@@ -125,12 +125,12 @@ class MediaPath:
 
     def send_protected(self, packets: Sequence[bytes]) -> None:
         """Send what is protected already."""
-        if self.transport.is_closing():
-            self.unsent += len(packets)
-            return
         socket = self.socket
-        if socket is None:
+        if socket is None:  # a relay's, which can't be asked whether it closes, and drops what comes after that
             self._send_singly(packets)
+            return
+        if socket.is_closing():
+            self.unsent += len(packets)
             return
         took = 0
         try:
