@@ -328,6 +328,18 @@ class LocalTrackEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalEncodingFailed(Event):
+    """A frame of a track of ours could not be encoded; it is left out, and the next one is tried anew."""
+
+    name: ClassVar[str] = "local_encoding_failed"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "{source} could not be encoded ({cause}); it goes on with the next frame"
+    source: str
+    media: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SendCodecChanged(Event):
     """Our pictures are sent with another codec, as others came or went."""
 

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import numpy as np
 import pytest
 from aiortc.mediastreams import MediaStreamTrack
-from av import AudioFrame
+from av import AudioFrame, VideoFrame
 
 from bot.bridge import depacketize, rtcp, rtp
 from bot.bridge._aiortc import audio_level
@@ -43,7 +44,9 @@ class Far:
 
 
 @asynccontextmanager
-async def sending(*tracks: MediaStreamTrack, session: type[MediaSession] = MediaSession) -> AsyncIterator[Far]:
+async def sending(
+    *tracks: MediaStreamTrack, session: Callable[..., MediaSession] = MediaSession
+) -> AsyncIterator[Far]:
     transport = MediaTransport("bridge", addresses=LOOPBACK)
     offer = recorded_offer(await transport.gather())
     media = session(offer, addresses=LOOPBACK)
@@ -206,3 +209,39 @@ async def test_a_stream_goes_on_where_another_sender_left_it() -> None:
         headers = [header for _, header in far.of(far.session.ssrcs.video)]
     assert [header.sequence for header in headers[:8]] == [*range(65_530, 65_536), 0, 1]
     assert (headers[0].timestamp - (2**32 - 900)) % 2**32 < 90_000
+
+
+class Odd(SyntheticVideoTrack):
+    """Gives some pictures that no encoder takes."""
+
+    def __init__(self) -> None:
+        super().__init__("room", "a", 160, 90)
+        self.bad = 0
+
+    async def recv(self) -> VideoFrame:
+        frame = await super().recv()
+        if not self.bad:
+            return frame
+        self.bad -= 1
+        odd = VideoFrame(0, 0, "yuv420p")
+        odd.pts, odd.time_base = frame.pts, frame.time_base
+        return odd
+
+
+async def test_a_frame_that_cannot_be_encoded_is_told_once_and_the_stream_goes_on() -> None:
+    told: list[tuple[str, str]] = []
+    track = Odd()
+    session = partial(MediaSession, on_encoding_failed=lambda source, cause: told.append((source.media, cause)))
+    async with sending(track, session=session) as far:
+        ssrc = far.session.ssrcs.video
+        await until(lambda: len(far.of(ssrc)) >= 3)
+        track.bad = 3
+        await until(lambda: bool(told))
+        before = len(far.of(ssrc))
+        await until(lambda: len(far.of(ssrc)) >= before + 10)
+        assert far.key_frames() == 2  # another encoder begins with one
+        assert [media for media, _ in told] == ["video"]
+        track.bad = 1
+        await until(lambda: len(told) == 2)
+        sequences = [header.sequence for _, header in far.of(ssrc)]
+        assert sequences == [(sequences[0] + step) & 0xFFFF for step in range(len(sequences))]

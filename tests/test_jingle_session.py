@@ -176,7 +176,7 @@ def test_transport_replace_and_accept() -> None:
     assert (replaced.offer.initiator, replaced.offer.bridge_session_id) == (OFFER.initiator, "b2")
     assert session.remote.snapshot() == ALICE
     answer = session.transport_accept(own_transport())
-    assert (answer.action, answer.sources, answer.initiator) == ("transport-accept", OWN, OFFER.initiator)
+    assert (answer.action, answer.sources, answer.initiator) == ("transport-accept", SourceMap(), OFFER.initiator)
     assert [item.name for item in answer.contents] == ["audio", "video", "data"]
     assert session.terminate(restart=True).bridge_session_id == "b2"
 

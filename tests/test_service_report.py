@@ -26,6 +26,9 @@ class Still:
     state: State = State.ACTIVE
     streams: tuple[RemoteStream, ...] = ()
 
+    def sample(self) -> tuple[Traffic, tuple[RemoteStream, ...]]:
+        return self.traffic, self.streams
+
 
 def moved(session: str | None = "s1", packets: int = 100, lost: int = 0) -> Traffic:
     return Traffic(session, packets, packets * 1000, 2 * packets, 2000 * packets, lost, 2)

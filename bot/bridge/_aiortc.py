@@ -19,7 +19,7 @@ import pylibsrtp
 import pylibsrtp._binding as _srtp_binding
 import structlog
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTransport, RTCRtpSender
-from aiortc.mediastreams import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtcdtlstransport import State
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpsender import RTCEncodedFrame
@@ -41,6 +41,8 @@ _first_numbers: ContextVar[tuple[int, int] | None] = ContextVar("first_numbers",
 _LOGGED_FAULTS = 10
 #: Seconds to wait for a TURN server: beside other candidates, and where there is no other way.
 TURN_TIMEOUT, TURN_TIMEOUT_ALONE = 2.0, 5.0
+#: Seconds after a frame that could not be encoded: a track that gives nothing else must not fill the loop.
+_FAILURE_PAUSE = 0.02
 _FULL_SCALE = 32_767.0
 #: Most bytes that libsrtp adds to a packet.
 _SRTP_TRAILER = pylibsrtp.SRTP_MAX_TRAILER_LEN
@@ -362,7 +364,10 @@ class ReportingSender(RTCRtpSender):
     """
 
     on_report: OnSenderReport | None = None
+    #: Hears of the first frame in a row that could not be encoded.
+    on_failure: Callable[[Exception], None] | None = None
     first: tuple[int, int] | None = None
+    _failing = False
     _next_codec: tuple[RTCRtpCodecParameters, int | None] | None = None
 
     def switch_codec(self, codec: RTCRtpCodecParameters, rtx_payload_type: int | None) -> None:
@@ -381,12 +386,27 @@ class ReportingSender(RTCRtpSender):
             self._RTCRtpSender__encoder = None
             self._RTCRtpSender__rtx_payload_type = rtx
             self._RTCRtpSender__rtp_history.clear()  # type: ignore[attr-defined] # they would get the new type
-        encoded = await super()._next_encoded_frame(codec)
+        try:
+            encoded = await super()._next_encoded_frame(codec)
+        except (ConnectionError, MediaStreamError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- told by on_failure; aiortc would end the sender
+            await self._encoding_failed(error)
+            return None
+        self._failing = self._failing and encoded is None
         stamp = getattr(self.track, "stamp", None)
         if encoded is not None and isinstance(stamp, int):
             # FFmpeg's Opus encoder holds back 6.5 ms: after a gap it tells the time of the packet before that.
             encoded.timestamp = stamp
         return encoded
+
+    async def _encoding_failed(self, error: Exception) -> None:
+        """Leave the frame out, and begin anew with the next one: another encoder, a key frame."""
+        self._RTCRtpSender__encoder = None
+        if not self._failing and self.on_failure is not None:
+            self.on_failure(error)
+        self._failing = True
+        await asyncio.sleep(_FAILURE_PAUSE)
 
     async def _send_rtcp(self, packets: list[AnyRtcpPacket]) -> None:
         for packet in packets:
@@ -403,11 +423,13 @@ def make_sender(
     sequence: TransportSequence,
     *,
     on_report: OnSenderReport | None = None,
+    on_failure: Callable[[Exception], None] | None = None,
     first: tuple[int, int] | None = None,
 ) -> ReportingSender:
     """A sender with SSRCs of our choice and transport-wide sequence numbers; ``first`` as in ReportingSender."""
     sender = ReportingSender(track, transport)
     sender.on_report = on_report
+    sender.on_failure = on_failure
     sender.first = first
     sender._ssrc = ssrc
     sender._rtx_ssrc = rtx_ssrc

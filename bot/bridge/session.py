@@ -161,6 +161,7 @@ class MediaSession:
     ``relay_only`` is as in :class:`MediaTransport`, ``channel`` is the wanted kind of bridge channel (see
     ``pick_channel``), ``tls`` what its WebSocket and the TURN server are verified with. ``decode`` says what of
     all that comes is decoded; ``on_frame`` hears of each frame, in the event loop. ``tap`` sees all packets.
+    ``on_encoding_failed`` hears which of our tracks could not be encoded, and why; the next frame is tried anew.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class MediaSession:
         addresses: Sequence[str] = (),
         relay_only: bool = False,
         on_phase: Callable[[str], None] = lambda _: None,
+        on_encoding_failed: Callable[[OwnSource, str], None] = lambda *_: None,
         on_message: MessageSink = lambda _: None,
         channel: str = "auto",
         tls: ssl.SSLContext | bool = True,
@@ -183,6 +185,7 @@ class MediaSession:
         self._offer = offer
         self._tap = tap
         self._on_phase = on_phase
+        self._on_encoding_failed = on_encoding_failed
         self._clock = clock
         self._remote = bundle_transport(offer)
         formats = payload_formats(offer)
@@ -349,6 +352,7 @@ class MediaSession:
             source.rtx or 0,
             self.transport.sequence,
             on_report=lambda sent, ntp: self._round_trips.sent(sent, ntp, self._clock()),
+            on_failure=lambda error: self._on_encoding_failed(source, repr(error)),
             first=self._continued(source),
         )
         first = not self._senders

@@ -193,11 +193,11 @@ class JingleSession:
         return answer
 
     def transport_accept(self, transport: Transport) -> Jingle:
-        """The transport-accept, with our sources again, as Jicofo reads it like a session-accept."""
+        """The transport-accept, without our sources: Jicofo has them, and refuses what names them again."""
         self._need(SessionState.ACTIVE, doing="accept a transport")
         if not self._replacing:
             raise IllegalTransitionError("no transport was offered")
-        answer = self._answer(transport, self.own, Action.TRANSPORT_ACCEPT)
+        answer = self._answer(transport, SourceMap(), Action.TRANSPORT_ACCEPT)
         self._replacing = False
         return answer
 

@@ -364,14 +364,14 @@ def _cpu_seconds() -> float:
 def sample_of(participant: Participant, clock: Callable[[], float]) -> Sample:
     """What ``participant`` has moved until now; ``clock`` is in seconds of the run."""
     media = participant.conference.media if participant.conference is not None else None
-    traffic = participant.traffic
+    traffic, received = participant.sample()
     if media is None or traffic.session is None:
         return Sample(None)
     now = time.monotonic()
     began = now - clock()
     inbound = media.inbound if isinstance(media.inbound, EngineInbound) else None
     streams = []
-    for item in participant.streams:
+    for item in received:
         row = inbound.row(item.ssrc) if inbound is not None else None
         is_picture = row is not None and item.media == "video"
         streams.append(

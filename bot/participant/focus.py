@@ -12,7 +12,7 @@ import structlog
 from bot import events
 from bot.bridge.channel import BridgeChannel
 from bot.bridge.messages import SourcesMapped
-from bot.bridge.session import MediaSession
+from bot.bridge.session import MediaSession, OwnSource
 from bot.engine.session import SharedSession
 from bot.errors import BotError, MediaError, MediaLostError
 from bot.jingle import names
@@ -263,6 +263,7 @@ class FocusSession:
                 addresses=settings.ice_addresses,
                 relay_only=settings.use_turn == "relay",
                 on_phase=self._media_phase,
+                on_encoding_failed=self._encoding_failed,
                 on_message=self.bridge.take,
                 channel=settings.bridge_channel,
                 tls=ssl_context(settings.ca_file),
@@ -309,6 +310,10 @@ class FocusSession:
         if phase == "first_packet_in" and self._silent_since is not None:
             seconds, self._silent_since = self._stay.clock() - self._silent_since, None
             self._stay.emit(events.MediaRecovered, seconds=seconds)
+
+    def _encoding_failed(self, source: OwnSource, cause: str) -> None:
+        label = source.name.rpartition("-")[2]
+        self._stay.emit(events.LocalEncodingFailed, source=label, media=source.media, cause=cause)
 
     async def _change_sources(self, action: Action, sources: SourceMap) -> None:
         """Ask the focus for a source-add or source-remove. Raises a BotError where it refuses."""

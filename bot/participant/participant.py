@@ -136,12 +136,16 @@ class Participant:
     @property
     def traffic(self) -> Traffic:
         """What the present media session has moved so far."""
+        return self.sample()[0]
+
+    def sample(self) -> tuple[Traffic, tuple[RemoteStream, ...]]:
+        """``traffic`` and ``streams`` of one moment; a snapshot costs time for each remote source."""
         media = self._conference.media if self._conference is not None else None
         if self._conference is None or media is None:
-            return Traffic(session=None)
+            return Traffic(session=None), ()
         packets, octets = media.sent
         streams, decoded = media.snapshot(), media.inbound.decoders.totals
-        return Traffic(
+        traffic = Traffic(
             session=media.id,
             packets_sent=packets,
             bytes_sent=octets,
@@ -153,6 +157,7 @@ class Participant:
             dropped=decoded.dropped,
             bandwidth=self._conference.session.bridge.downlink,
         )
+        return traffic, streams
 
     @property
     def streams(self) -> tuple[RemoteStream, ...]:

@@ -62,6 +62,10 @@ class RemoteParticipant:
         """What it receives of each remote source."""
         return self.view.streams
 
+    def sample(self) -> tuple[Traffic, tuple[RemoteStream, ...]]:
+        """``traffic`` and ``streams`` of one moment."""
+        return self.view.traffic, self.view.streams
+
 
 class ProcessPool:
     """Runs participants as :class:`bot.service.supervisor.Supervisor` does, in ``count`` processes.

@@ -27,14 +27,8 @@ class Reportable(Protocol):
         """Where it stands."""
         ...
 
-    @property
-    def traffic(self) -> Traffic:
-        """What it has moved."""
-        ...
-
-    @property
-    def streams(self) -> tuple[RemoteStream, ...]:
-        """What it receives of each remote source."""
+    def sample(self) -> tuple[Traffic, tuple[RemoteStream, ...]]:
+        """What it has moved, and what it receives of each remote source, of one moment."""
         ...
 
 
@@ -63,8 +57,8 @@ class Sampler:
     def _row(self, item: Reportable, now: float) -> Row:
         key = f"{item.config.room}/{item.config.name}"
         meter = self._meters.setdefault(key, TrafficMeter(self._began))
-        traffic = item.traffic
-        return Row(item.config, item.state, traffic, meter.feed(traffic, now), item.streams)
+        traffic, streams = item.sample()
+        return Row(item.config, item.state, traffic, meter.feed(traffic, now), streams)
 
 
 def emit_statistics(rows: Sequence[Row], emit: EventSink) -> None:

@@ -59,7 +59,7 @@ class Views:
 
 def view(participant: Participant) -> View:
     """Where ``participant`` stands now."""
-    return View(participant.state, participant.in_room, participant.traffic, participant.streams)
+    return View(participant.state, participant.in_room, *participant.sample())
 
 
 async def work() -> None:
