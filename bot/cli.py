@@ -1,4 +1,4 @@
-"""The command line: ``jitsi-bot run``, ``serve``, ``load``, ``report``, ``check-config``, ``version``."""
+"""The command line: ``jitsi-bot run``, ``serve``, ``load``, ``report``, ``probe`` and others."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bot import __version__, logs
 from bot.errors import ConfigurationError, WrongAddressError
 from bot.load import command as load_command
 from bot.load.report import command as report_command
+from bot.monitor import command as monitor_command
 from bot.participant.config import expand
 from bot.participant.own import check_media
 from bot.recording import command as record_command
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("load")(load_command.load)
 app.add_typer(record_command.app, name="record")
 app.add_typer(report_command.app)
+app.command("probe")(monitor_command.probe)
 
 
 def _option(field: str, *names: str) -> Any:

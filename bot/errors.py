@@ -278,6 +278,12 @@ class IceFailedError(MediaError):
     code = "ice_failed"
 
 
+class NoTurnServerError(IceFailedError):
+    """Only relayed media may be used, and the deployment names no TURN server."""
+
+    code = "no_turn_server"
+
+
 class DtlsFailedError(MediaError):
     """The DTLS handshake failed or the fingerprint does not match."""
 

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -34,6 +34,9 @@ ENV_PREFIX = "JITSI_"
 #: Secrets whose ``*_FILE`` is read once, here; ``token_file`` is a setting of its own, read at each connect.
 FILE_SECRETS = ("password", "jwt_app_secret", "room_password", "turn_password")
 SECRETS = (*FILE_SECRETS, "token")
+#: Tables of the TOML file that belong to a job, which reads them by :func:`load_job`.
+JOBS = ("probe",)
+M = TypeVar("M", bound=BaseModel)
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -444,7 +447,7 @@ class _TomlSource(PydanticBaseSettingsSource):
         return self._values.get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return dict(self._values)
+        return {key: value for key, value in self._values.items() if key not in JOBS}
 
 
 _toml_values: Mapping[str, Any] = {}
@@ -478,9 +481,39 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}", hint="--config") from error
     for key in values:
-        if key not in Settings.model_fields:
+        if key not in Settings.model_fields and key not in JOBS:
             raise ConfigurationError(f"{path}: unknown setting {key!r}{_nearest(key, Settings.model_fields)}")
     return values
+
+
+def load_job(model: type[M], job: str, config: Path | None = None, **flags: Any) -> M:
+    """Read the settings ``model`` of a job, as :func:`load` does: flags, ``JITSI_JOB_…``, the table ``[job]``.
+
+    Fields of ``SecretStr`` can come from a file named by ``JITSI_JOB_…_FILE``. Raises ConfigurationError.
+    """
+    table = _read_toml(config).get(job, {}) if config else {}
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{config}: {job} is a table, [{job}]")
+    values = dict(table)
+    for field, info in model.model_fields.items():
+        variable = environment_name(f"{job}_{field}")
+        if value := os.environ.get(variable) or _secret_file(variable, info):
+            values[field] = value
+    values.update({key: value for key, value in flags.items() if value is not None})
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, model, f"{job}.")) from error
+
+
+def _secret_file(variable: str, field: FieldInfo) -> str | None:
+    path = os.environ.get(f"{variable}_FILE")
+    if not path or SecretStr not in (field.annotation, *get_args(field.annotation)):
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigurationError(f"{variable}_FILE: cannot read {path}: {error.strerror}") from error
 
 
 def _nearest(key: str, known: Mapping[str, Any]) -> str:
@@ -488,15 +521,15 @@ def _nearest(key: str, known: Mapping[str, Any]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel] = Settings, prefix: str = "") -> str:
     lines = []
     for item in error.errors():
         place = ".".join(str(part) for part in item["loc"])
         text = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            known = ParticipantSpec.model_fields if "." in place else Settings.model_fields
+            known = ParticipantSpec.model_fields if "." in place else model.model_fields
             text = f"unknown setting{_nearest(str(item['loc'][-1]), known)}"
-        lines.append(f"{place}: {text}" if place else text)
+        lines.append(f"{prefix}{place}: {text}" if place else text)
     return "; ".join(lines)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from math import inf
 
-from bot.errors import IceFailedError
+from bot.errors import NoTurnServerError
 from bot.settings import Settings
 from bot.turn import TurnServer, parse_turn_url
 from bot.xmpp.connection import XmppConnection
@@ -43,7 +43,7 @@ class TurnLookup:
         return f"<TurnLookup {self._settings.use_turn}>"
 
     async def find(self) -> TurnServer | None:
-        """The server to use now, None for none. Raises IceFailedError where only relayed media may be used."""
+        """The server to use now, None for none. Raises NoTurnServerError where only relayed media may be used."""
         settings = self._settings
         if settings.use_turn == "off":
             return None
@@ -54,7 +54,7 @@ class TurnLookup:
             )
         found = await self._ask()
         if found is None and settings.use_turn == "relay":
-            raise IceFailedError("The deployment names no TURN server", hint="JITSI_TURN_URL names one")
+            raise NoTurnServerError("The deployment names no TURN server", hint="JITSI_TURN_URL names one")
         return found
 
     async def _ask(self) -> TurnServer | None:
