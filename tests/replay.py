@@ -295,10 +295,11 @@ class ReplayServer:
         return await asyncio.wait_for(self._answers[name], PATIENCE)
 
     async def counted(self) -> None:
-        """Ask the client how much it has seen (XEP-0198 section 4): it has to be all that was sent."""
+        """Ask the client how much it has seen (XEP-0198 section 4): it has to be all that was sent till then."""
+        sent = self.management.sent
         await self._write(f"{SM}r")
         async with asyncio.timeout(PATIENCE):
-            while self.management.acknowledged != self.management.sent:
+            while self.management.acknowledged < sent:
                 self._moved.clear()
                 await self._moved.wait()
 

@@ -266,8 +266,10 @@ class Participant:
             self._conference = Conference(self._new_stay(connection))
             await _unless_lost(connection, self._conference.join())
             self._joined_at = self._clock()
-        except BaseException:
-            await self._drop()
+        except BaseException as error:
+            # Stopped a moment after the room let us in: it is left like any other (``_end``).
+            if not (isinstance(error, asyncio.CancelledError) and self.in_room):
+                await self._drop()
             raise
 
     def _new_stay(self, connection: XmppConnection) -> Stay:
@@ -276,7 +278,7 @@ class Participant:
             connection=connection,
             emit=self._emit,
             on_phase=self._phase,
-            on_state=self._to,
+            on_state=self._stands,
             timer=self._timer,
             own=self.own,
             wishes=self._wishes,
@@ -456,6 +458,11 @@ class Participant:
             return
         previous = self._graph.to(state, self._clock())
         self._emit(events.StateChanged, previous=previous.value, state=state.value)
+
+    def _stands(self, state: State) -> None:
+        """What a stay says of itself; nothing while it is left: its media session may still have come up then."""
+        if self.state is not State.LEAVING and self.state not in FINAL:
+            self._to(state)
 
     def _phase(self, phase: str) -> None:
         self._emit(events.PhaseDone, phase=phase, seconds=self._timer.done(phase))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import structlog
 
@@ -32,6 +32,9 @@ class Publishable(Protocol):
     video_type: str | None
     clip: ClipSource | None
     max_height: int | None
+
+
+_Send = Callable[[Publishable, OwnSource], Awaitable[None]]
 
 
 class Publication:
@@ -151,7 +154,7 @@ class Publication:
         for source, own in self._sources.values():
             if own.media == "video" and source.clip is not None:
                 if source.label in self._sending:
-                    self._spawn(self._send_clip(source, own))
+                    self._spawn(self._send_clip, source, own)
             elif own.media == "video":
                 self._media.switch_codec(own.name, codec)
 
@@ -167,7 +170,7 @@ class Publication:
         if found is None or source.label not in self._sending or not isinstance(self._media, SharedSession):
             return
         self._media.end_clip(found[1].name)
-        self._spawn(self._send_track(source, found[1]))
+        self._spawn(self._send_track, source, found[1])
 
     def resume(self, source: Publishable) -> None:
         """Begin again with a key frame: nobody has the frames since the pause."""
@@ -191,7 +194,7 @@ class Publication:
         own = self._sources[source.label][1]
         if source.clip is not None and isinstance(self._media, SharedSession):
             self._media.check(own, "opus" if own.media == "audio" else self.codec)
-            self._spawn(self._send_clip(source, own))  # it may have to be encoded first
+            self._spawn(self._send_clip, source, own)  # it may have to be encoded first
         else:
             await self._send_track(source, own)
 
@@ -210,13 +213,14 @@ class Publication:
         media.publish_clip(own, clip, red=source.clip.red, speech=source.clip.speech)
         self.adjust(source)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._guarded(work), name="publish")
+    def _spawn(self, send: _Send, source: Publishable, own: OwnSource) -> None:
+        # Called in the task: one cancelled before its first step leaves no coroutine behind that nobody awaits.
+        task = asyncio.get_running_loop().create_task(self._guarded(send, source, own), name="publish")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, send: _Send, source: Publishable, own: OwnSource) -> None:
         try:
-            await work
+            await send(source, own)
         except (BotError, ConnectionError) as error:
             log.warning("A source can't be sent", event_name="source_not_sent", cause=str(error))
