@@ -203,12 +203,13 @@ async def test_the_command_leaves_on_sigterm_and_exits_0(stack: Stack) -> None:
     ("url", "code", "said"),
     [
         ("wss://localhost:8443", 2, b"8000"),
-        (f"ws://127.0.0.1:{free_port()}", 3, b"Nothing listens"),
+        ("ws://127.0.0.1:{port}", 3, b"Nothing listens"),
     ],
+    ids=["another-proxy", "nobody"],
 )
 async def test_the_command_exits_by_what_was_wrong(url: str, code: int, said: bytes) -> None:
     environment = {**os.environ, "JITSI_RETRIES": "0"}
-    words = ("-m", "bot", "run", "--url", url)
+    words = ("-m", "bot", "run", "--url", url.format(port=free_port()))
     process = await asyncio.create_subprocess_exec(
         sys.executable, *words, stderr=asyncio.subprocess.PIPE, env=environment
     )
