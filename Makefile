@@ -32,9 +32,10 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+# Most tests wait for media and clocks, not for the processor: two processes halve the time.
 unit: install
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -q --cov --cov-report=term
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term
 
 # A minute of hostile input, guided by coverage; what it finds is in test-output/fuzz and fails the run.
 FUZZ_SECONDS ?= 60
