@@ -471,11 +471,14 @@ def own_shape(element: ET.Element) -> list[str]:
         for name in _ANEW.get(node.tag.rpartition("}")[2], ()):
             if name in node.attrib:
                 node.set(name, "…")
+        for name, default in _DEFAULTS.get(node.tag.rpartition("}")[2], {}).items():
+            if node.get(name) == default:
+                del node.attrib[name]
         if node.tag.endswith("}parameter") and node.get("name") == "msid":
             node.set("value", "…")
     for transport in element.iter(TRANSPORT):
-        for surplus in transport.findall(CANDIDATE)[1:]:  # as many as the machine has addresses
-            transport.remove(surplus)
+        for candidate in transport.findall(CANDIDATE):  # as many as the machine had addresses; none by now
+            transport.remove(candidate)
     return [*shape(element).splitlines(), *_texts(element)]
 
 
@@ -489,4 +492,6 @@ def _texts(element: ET.Element) -> Iterator[str]:
             yield f"{name}: {node.text}"
 
 
+#: What was said, and goes without saying.
+_DEFAULTS = {"content": {"senders": "both"}, "source": {"videoType": "camera"}}
 _ANEW = {"conference": ("machine-uid",), "resume": ("h", "previd")}

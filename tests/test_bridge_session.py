@@ -264,9 +264,9 @@ def test_further_own_sources_have_their_own_ssrcs_and_msids() -> None:
     assert {again.ssrc, again.rtx}.isdisjoint({camera.ssrc, camera.rtx, voice.ssrc})
     first, second = desktop.sources.video.sources
     assert (first.name, first.video_type, second.video_type) == ("deadbeef-v1", "desktop", "desktop")
-    assert first.msid == second.msid == f"deadbeef-video-1-1 video{desktop.ssrc}"
+    assert first.msid == second.msid == f"deadbeef-v1 {desktop.ssrc:x}"
     assert desktop.sources.video.groups[0].ssrcs == (desktop.ssrc, desktop.rtx)
-    assert music.sources.audio.sources[0].msid == f"deadbeef-audio-1-1 audio{music.ssrc}"
+    assert music.sources.audio.sources[0].msid == f"deadbeef-a1 {music.ssrc:x}"
 
 
 async def test_a_source_that_is_stopped_says_good_bye_and_stays_counted() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from bot import events
 from bot.errors import KickedError
+from bot.jingle.model import EXT_DEPENDENCY_DESCRIPTOR
 from bot.participant.participant import Participant
 from bot.xmpp import features
 from bot.xmpp.occupants import OccupantChanged, OccupantTable
@@ -32,6 +33,16 @@ from tests.test_participant_prosody import Seen, participant
 #: ``channel_differences``. Whoever changes what is said adds them, until the dialogues are recorded anew.
 SINCE: dict[str, str] = {
     "+property name=visitors-version value=1": "redirects to visitor nodes are followed, and the focus must know",
+    **dict.fromkeys(
+        (
+            "-extmap-allow-mixed",
+            "-rtp-hdrext id=1 uri=urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+            "-rtp-hdrext id=3 uri=http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+            "-rtp-hdrext id=5 uri=http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+            f"-rtp-hdrext id=11 uri={EXT_DEPENDENCY_DESCRIPTOR}",
+        ),
+        "an answer fits in one piece of a proxy, with simulcast, too, and Jicofo does not read these",
+    ),
 }
 
 #: States of a participant who comes into a room where somebody is, and leaves it.

@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slixmpp.xmlstream.tostring import tostring
 
+from bot.bridge.session import OwnSsrcs
 from bot.jingle.answer import build_answer
 from bot.jingle.codec import build_jingle
 from bot.jingle.model import Candidate, Fingerprint, Transport
 from bot.xmpp.compact import SHORT, compact
-from tests.jingle_support import JINGLE, audio_video, offer, recorded
+from tests.jingle_support import JINGLE, offer, recorded
 
 #: What nginx passes on of a WebSocket in one piece (proxy_buffer_size), less the reply to the offer that goes
 #: before the accept, and the headers of both frames.
@@ -39,12 +40,15 @@ def same(one: ET.Element, other: ET.Element) -> bool:
     )
 
 
-def test_an_accept_fits_in_one_piece_of_a_proxy() -> None:
+@pytest.mark.parametrize("layers", [1, 3])
+def test_an_accept_fits_in_one_piece_of_a_proxy(layers: int) -> None:
     """The whole media session waits for a second one, where what a client may send is limited."""
+    own = OwnSsrcs(2**32 - 1, 2**32 - 2, 2**32 - 3)
+    sources = own.source("deadbeef", "a0").sources.merged(own.source("deadbeef", "v0", layers=layers).sources)
     transport = Transport(
         ufrag="i4FD",
         pwd="1sbb840n39nMNfcqNYmSrQ",
-        candidates=(Candidate("41c49a36", 1, "udp", 2130706431, "192.168.100.100", 48532, "host", id="c0"),),
+        candidates=(Candidate("41c49a36", 1, "udp", 2130706431, "192.168.100.100", 48532, "host", id="c0"),) * 9,
         fingerprints=(Fingerprint("sha-256", ":".join(["70"] * 32), "active"),),
         rtcp_mux=True,
     )
@@ -52,7 +56,7 @@ def test_an_accept_fits_in_one_piece_of_a_proxy() -> None:
         offer(),
         responder=f"{'x' * 36}@meet.jitsi/{'y' * 12}",
         transport=transport,
-        own=audio_video(2**31, 2**31 + 1, 2**31 + 2),
+        own=sources,
     )
     long = stanza(build_jingle(accept))
     short = compact(long)

@@ -75,13 +75,14 @@ class OwnSource:
 
     @property
     def sources(self) -> SourceMap:
-        """What the focus is told of it."""
-        endpoint, _, label = self.name.rpartition("-")
-        msid = f"{endpoint}-{self.media}-{label[1:]}-1 {self.media}{self.ssrc}"
+        """What the focus is told of it: what is not a desktop is a camera, to all who ask."""
+        # One for all SSRCs of a source, and nobody else's: Jicofo refuses the others.
+        msid = f"{self.name} {self.ssrc:x}"
+        video_type = self.video_type if self.video_type != "camera" else None
         primary = tuple(ssrc for ssrc, _ in self.layers)
         pairs = tuple((ssrc, rtx) for ssrc, rtx in self.layers if rtx is not None)
         ssrcs = (*primary, *(rtx for _, rtx in pairs))
-        sources = tuple(Source(ssrc, self.name, msid=msid, video_type=self.video_type) for ssrc in ssrcs)
+        sources = tuple(Source(ssrc, self.name, msid=msid, video_type=video_type) for ssrc in ssrcs)
         simulcast = (SourceGroup("SIM", primary),) if self.higher else ()
         found = MediaSources(sources, (*simulcast, *(SourceGroup("FID", pair) for pair in pairs)))
         return SourceMap(audio=found) if self.media == "audio" else SourceMap(video=found)

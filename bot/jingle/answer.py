@@ -1,25 +1,23 @@
 """The answer to an offer (RFC 3264 in Jingle's words): which of the offered things a participant takes.
 
-Every id (payload types, header extensions) is the offer's. What is only received needs no decoder, so all offered
-payload types are kept unless told otherwise; what is sent is chosen by name.
+Every id of a payload type is the offer's. What is only received needs no decoder, so all offered payload types are
+kept unless told otherwise; what is sent is chosen by name.
 
 The answer is written short, because deployments limit what a client may send to about 10 kB/s: behind a proxy that
-passes it on in pieces of 4096 bytes, each piece waits until the one before it has had its time. So feedback stands
-once for all payload types of a content, and what a bundle has in common once in all.
+passes it on in pieces of 4096 bytes, each piece waits until the one before it has had its time. Jicofo reads
+transport and sources of an answer, and tells the bridge the formats of its own offer. So feedback stands once for
+all payload types of a content, what a bundle has in common once in all, and header extensions, which are those of
+the offer, not at all. Nor are candidates named: as with web clients, the bridge learns addresses from the checks
+(RFC 8445 section 7.3.1.3), however many there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Final
 
 from bot.errors import UnsupportedMediaError
 from bot.jingle.model import (
-    EXT_ABS_SEND_TIME,
-    EXT_AUDIO_LEVEL,
-    EXT_DEPENDENCY_DESCRIPTOR,
-    EXT_TRANSPORT_CC,
     Action,
     Content,
     Jingle,
@@ -29,8 +27,6 @@ from bot.jingle.model import (
     SourceMap,
     Transport,
 )
-
-DEFAULT_EXTENSIONS: Final = (EXT_AUDIO_LEVEL, EXT_ABS_SEND_TIME, EXT_TRANSPORT_CC, EXT_DEPENDENCY_DESCRIPTOR)
 
 
 class UnsupportedOfferError(UnsupportedMediaError, ValueError):
@@ -45,7 +41,6 @@ def build_answer(
     own: SourceMap,
     audio_codecs: Sequence[str] = ("opus",),
     video_codecs: Sequence[str] = ("vp8",),
-    extensions: Collection[str] = DEFAULT_EXTENSIONS,
     receive_codecs: Collection[str] | None = None,
     data: bool = True,
     action: Action = Action.SESSION_ACCEPT,
@@ -63,9 +58,7 @@ def build_answer(
     bundle_transport(offer)
     codecs: dict[Media, Sequence[str]] = {"audio": audio_codecs, "video": video_codecs}
     contents = [
-        _media_content(
-            content, codecs[content.media], extensions, receive_codecs, sends=bool(_of_kind(own, content.media))
-        )
+        _media_content(content, codecs[content.media], receive_codecs, sends=bool(_of_kind(own, content.media)))
         for content in (offer.content("audio"), offer.content("video"))
         if content is not None
     ]
@@ -118,7 +111,6 @@ def _offered_only(own: SourceMap, offer: Jingle) -> SourceMap:
 def _media_content(
     offered: Content,
     codecs: Sequence[str],
-    extensions: Collection[str],
     receive_codecs: Collection[str] | None,
     *,
     sends: bool,
@@ -137,7 +129,8 @@ def _media_content(
         senders="both",
         payload_types=tuple(replace(item, feedback=()) for item in kept),
         feedback=tuple(dict.fromkeys([*offered.feedback, *(entry for item in kept for entry in item.feedback)])),
-        header_extensions=tuple(item for item in offered.header_extensions if item.uri in extensions),
+        header_extensions=(),
+        extmap_allow_mixed=False,
         rtcp_mux=True,
         maxptime=None,
     )
@@ -180,5 +173,6 @@ def _with_transport(content: Content, offer: Jingle, transport: Transport, first
         replace(item, setup="active") if item.setup == "actpass" else item for item in transport.fingerprints
     )
     return replace(
-        content, transport=replace(transport, fingerprints=fingerprints, web_socket_url=None, sctp=sctp)
+        content,
+        transport=replace(transport, fingerprints=fingerprints, candidates=(), web_socket_url=None, sctp=sctp),
     )

@@ -101,9 +101,9 @@ def _add_contents(element: ET.Element, jingle: Jingle) -> None:
 
 
 def _add_content(parent: ET.Element, content: Content, sources: MediaSources) -> None:
-    element = _add(
-        parent, names.JINGLE, "content", creator=content.creator, name=content.name, senders=content.senders
-    )
+    # Both is the default (XEP-0166 section 7.3): Jicofo writes it all the same, an answer is short.
+    senders = None if (content.creator, content.senders) == ("responder", "both") else content.senders
+    element = _add(parent, names.JINGLE, "content", creator=content.creator, name=content.name, senders=senders)
     description = _add(element, names.RTP, "description", media=content.media, maxptime=content.maxptime)
     for payload_type in content.payload_types:
         _add_payload_type(description, payload_type)

@@ -62,7 +62,6 @@ class Choices(TypedDict, total=False):
 
     audio_codecs: Sequence[str]
     video_codecs: Sequence[str]
-    extensions: Sequence[str]
     receive_codecs: Sequence[str] | None
     data: bool
 
