@@ -18,6 +18,7 @@ from bot.errors import ConfigurationError, WrongAddressError
 from bot.load import command as load_command
 from bot.load.report import command as report_command
 from bot.monitor import command as monitor_command
+from bot.monitor import watch_command
 from bot.participant.config import expand
 from bot.participant.own import check_media
 from bot.recording import command as record_command
@@ -43,6 +44,7 @@ app.command("load")(load_command.load)
 app.add_typer(record_command.app, name="record")
 app.add_typer(report_command.app)
 app.command("probe")(monitor_command.probe)
+app.command("watch")(watch_command.watch)
 
 
 def _option(field: str, *names: str) -> Any:

@@ -747,6 +747,36 @@ class RecordingRecovered(Event):
     files: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteMuteChanged(Event):
+    """Somebody else muted or unmuted a source, as a monitor sees it."""
+
+    name: ClassVar[str] = "remote_mute_changed"
+    level: ClassVar[str] = "debug"
+    text: ClassVar[str] = "{media} source {source} of {endpoint}: muted={muted}"
+    endpoint: str
+    source: str
+    media: str
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityChanged(Event):
+    """What a monitor gets of somebody is better or worse: ``good``, ``poor``, ``bad`` or ``lost``.
+
+    ``own`` where everybody is as bad, so that the monitor's own way to the bridge is to be suspected.
+    """
+
+    name: ClassVar[str] = "quality_changed"
+    text: ClassVar[str] = "{nick} ({endpoint}) is {quality}, was {previous}: {cause}"
+    endpoint: str
+    nick: str
+    quality: str
+    previous: str
+    cause: str
+    own: bool = False
+
+
 def all_event_types() -> tuple[type[Event], ...]:
     """Every event class, for documentation and metrics."""
     # A dataclass with slots is a second class of the same name: the first one is not the one in use.

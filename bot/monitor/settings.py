@@ -14,15 +14,15 @@ from bot.settings import Seconds, load_job
 JOB = "probe"
 
 
-def _split(separator: str) -> BeforeValidator:
+def split(separator: str) -> BeforeValidator:
     """Take a string of items as well as a list: environment variables are strings."""
 
-    def split(value: object) -> object:
+    def take(value: object) -> object:
         if isinstance(value, str):
             return tuple(item.strip() for item in value.split(separator) if item.strip())
         return value
 
-    return BeforeValidator(split)
+    return BeforeValidator(take)
 
 
 class ProbeSettings(BaseModel):
@@ -49,10 +49,10 @@ class ProbeSettings(BaseModel):
         description="A pass over TURN alone: where the deployment (XEP-0215) or turn_url names a server (auto), "
         "never (off), or always, and no server is a fault (required)",
     )
-    regions: Annotated[tuple[str, ...], _split(",")] = Field(
+    regions: Annotated[tuple[str, ...], split(",")] = Field(
         default=(), description="Regions of bridges; each gets a pass of bots that say that they are there"
     )
-    thresholds: Annotated[tuple[str, ...], _split(";")] = Field(
+    thresholds: Annotated[tuple[str, ...], split(";")] = Field(
         default=(),
         description="Limits as 'delay < 400ms' or, to warn before, 'loss < 2%, 10%'; before the defaults, "
         "measure by measure; in the environment with ; between them",
