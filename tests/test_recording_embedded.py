@@ -103,6 +103,8 @@ async def test_a_room_of_two_is_recorded_and_all_of_it_plays(
     assert {who.endpoint: who.name for who in manifest.participants} == names
     assert (manifest.state, manifest.end_cause) == ("finished", "stopped")
     assert [line.text for line in manifest.chat] == ["hello"]
+    assert manifest.poster == "poster.jpg"
+    assert (run.recorder.folder / "poster.jpg").stat().st_size > 1000
     for who in manifest.participants:
         assert sorted(source.media for source in who.sources) == ["audio", "video"]
         for source in who.sources:

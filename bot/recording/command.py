@@ -1,4 +1,4 @@
-"""``jitsi-bot record`` and ``jitsi-bot record recover``."""
+"""``jitsi-bot record``, ``jitsi-bot record compose`` and ``jitsi-bot record recover``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 from bot import logs
 from bot.errors import BotError, ConfigurationError
 from bot.recording import job
+from bot.recording.compose_command import compose_recording
 from bot.recording.options import ENV_PREFIX, RecordOptions
 from bot.recording.recover import Recovery
 from bot.service import loops
@@ -107,6 +108,9 @@ def record(
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     raise typer.Exit(EXIT_CODES[outcome])
+
+
+app.command("compose")(compose_recording)
 
 
 @app.command()

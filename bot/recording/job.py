@@ -12,9 +12,10 @@ from bot import events, logs
 from bot.errors import BotError
 from bot.participant.config import ParticipantConfig, expand
 from bot.participant.participant import Participant
+from bot.recording import poster
 from bot.recording.options import RecordOptions
 from bot.recording.recorder import Recorder
-from bot.recording.recover import InUseError, Recovery, recover, unfinished
+from bot.recording.recover import InUseError, Recovery, locked, recover, unfinished
 from bot.service.runner import Outcome, catch_signals, embedded_server, embedded_settings
 from bot.settings import Settings
 
@@ -44,6 +45,8 @@ def recover_all(root: Path) -> list[Recovery]:
     for folder in unfinished(root):
         try:
             found.append(recover(folder))
+            with locked(folder):
+                poster.add(folder)
         except InUseError:
             log.info("A recording is being made", event_name="recording_in_use", folder=str(folder))
         except OSError as error:

@@ -136,6 +136,9 @@ class Manifest(_Model):
     notes: list[Note] = Field(default_factory=list)
     #: Media files that a crash kept from being listed.
     unlisted: list[str] = Field(default_factory=list)
+    #: A picture of the meeting, and composites of it, all in the folder.
+    poster: str | None = None
+    composites: list[str] = Field(default_factory=list)
 
     def participant(self, endpoint: str) -> ParticipantEntry:
         """The entry of an endpoint, a new one if it must be."""

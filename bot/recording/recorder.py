@@ -21,6 +21,7 @@ from bot.bridge.tap import Tapped
 from bot.errors import BotError, ConfigurationError
 from bot.participant.config import ParticipantConfig
 from bot.participant.participant import Participant
+from bot.recording import poster
 from bot.recording.disk import FOLDER_MODE, MAX_WAITING, Append, DiskThread, Finish, Folder, Open, Order
 from bot.recording.names import meeting_folder
 from bot.recording.options import MEBIBYTE, RecordOptions
@@ -111,6 +112,8 @@ class Recorder:
         if self._disk is not None:
             await asyncio.to_thread(self._disk.close)
             self._failures()
+            if self.session.manifest.duration:
+                self.session.manifest.poster = await asyncio.to_thread(poster.add, self.folder)
 
     def _end(self) -> None:
         """End all files while their sources are still there; only the first call does so."""

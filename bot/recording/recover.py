@@ -71,7 +71,10 @@ def _is_unfinished(folder: Path) -> bool:
 
 
 def _media_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    """Segments alone: composites have another dot in their names."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix in _SUFFIXES and "." not in path.stem and path.is_file()
+    )
 
 
 def recover(folder: Path) -> Recovery:
