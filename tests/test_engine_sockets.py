@@ -54,6 +54,22 @@ def test_a_socket_is_a_datagram_transport(run: Any, host: str) -> None:
     run(main)
 
 
+def test_a_polled_socket_that_closes_is_not_watched_again(run: Any) -> None:
+    async def main() -> None:
+        heard = Heard()
+        sock = await open_socket(heard, "127.0.0.1")
+        descriptor = sock.fileno()
+        sock.hand_over()
+        sock.on_close = sock.take_back  # as a receiver's detach does
+        sock.close()
+        # It would abort the process in the loop's next turn.
+        assert not asyncio.get_running_loop().remove_reader(descriptor)
+        await asyncio.sleep(0)
+        assert heard.lost
+
+    run(main)
+
+
 def test_a_socket_that_is_handed_over_is_left_alone(run: Any) -> None:
     async def main() -> None:
         heard, peer = Heard(), bound()

@@ -315,7 +315,7 @@ class Receiver:
     @staticmethod
     def _note_drops(attachment: Attachment) -> None:
         socket = attachment.path.socket
-        if socket is not None and not socket.is_closing():
+        if socket is not None and socket.fileno() >= 0:
             attachment.overflow = mmsg.dropped(socket.socket) - attachment.dropped_before
 
     def _is_told(self) -> bool:

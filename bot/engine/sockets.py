@@ -124,10 +124,12 @@ class EngineSocket(asyncio.DatagramTransport):
         """Close the socket; the protocol hears of it in the loop's next turn. May be called twice."""
         if self._closing:
             return
+        # First, so that who is told can't have it watched again: uvloop aborts the whole process where a descriptor
+        # closes while it is watched.
+        self._closing, self.is_open = True, False
         self.hand_over()
         if self.on_close is not None:
             self.on_close()
-        self._closing, self.is_open = True, False
         self.socket.close()
         self._loop.call_soon(self._protocol.connection_lost, None)
 
