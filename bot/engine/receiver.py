@@ -200,7 +200,7 @@ class Receiver:
         socket.hand_over()
         socket.on_close = attachment.detach
         attachment.fileno = socket.fileno()
-        attachment.dropped_before = mmsg.dropped(socket.socket)
+        attachment.dropped_before = socket.dropped()
         if not self._attachments:
             self._begin(now)
         self._attachments[number] = self._by_fileno[attachment.fileno] = attachment
@@ -316,7 +316,7 @@ class Receiver:
     def _note_drops(attachment: Attachment) -> None:
         socket = attachment.path.socket
         if socket is not None and socket.fileno() >= 0:
-            attachment.overflow = mmsg.dropped(socket.socket) - attachment.dropped_before
+            attachment.overflow = socket.dropped() - attachment.dropped_before
 
     def _is_told(self) -> bool:
         """Count a fault; whether it is among the first, which are logged."""

@@ -13,6 +13,7 @@ from bot.bridge.payloads import PayloadFormat
 from bot.bridge.session import MediaSession, OwnSource
 from bot.bridge.twcc import TransportFeedback
 from bot.clips.model import OPUS_CLOCK_RATE, VIDEO_CLOCK_RATE, Clip, phase_of
+from bot.engine import sockets
 from bot.engine.bandwidth import Uplink
 from bot.engine.headers import send_parameters
 from bot.engine.inbound import EngineInbound
@@ -21,7 +22,7 @@ from bot.engine.pacer import Ticket, running_pacer
 from bot.engine.path import MediaPath
 from bot.engine.receiver import Attachment, running_receiver
 from bot.engine.send import ClipSender
-from bot.engine.sockets import open_socket
+from bot.engine.sockets import Opener
 from bot.engine.streams import Speech, StreamPosition
 from bot.jingle.model import Media
 
@@ -34,13 +35,13 @@ class SharedSession(MediaSession):
 
     Clips go by ``publish_clip``: what was encoded once is sent by the pacer of the process, in all the layers that
     the bridge wants and the link carries. Tracks go by ``publish``, as everywhere. ``endpoint`` says where in a
-    clip the participant is.
+    clip the participant is; ``open_socket`` opens another kind of EngineSocket.
     """
 
-    def __init__(self, *args: Any, endpoint: str = "", **options: Any) -> None:
+    def __init__(self, *args: Any, endpoint: str = "", open_socket: Opener | None = None, **options: Any) -> None:
         self._attachment: Attachment | None = None
         self._receiver = running_receiver()
-        super().__init__(*args, **options, open_socket=open_socket)
+        super().__init__(*args, **options, open_socket=open_socket or sockets.open_socket)
         self._endpoint = endpoint
         #: The estimate of the way to the bridge.
         self.uplink = Uplink(self.transport.sequence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -17,8 +17,8 @@ log = structlog.get_logger(__name__)
 #: What is asked of the system for each socket (bytes): a tenth of a second of a full room. It may give less.
 RECEIVE_BUFFER = 1 << 20
 #: Datagrams that are read at a time while the socket is event driven; others of the loop have their turn.
-_READ_AT_ONCE = 64
-_MAX_DATAGRAM = 65_536
+READ_AT_ONCE = 64
+MAX_DATAGRAM = 65_536
 #: Faults of one socket's protocol that are logged; all are counted.
 _LOGGED_FAULTS = 10
 
@@ -27,17 +27,22 @@ class EngineSocket(asyncio.DatagramTransport):
     """A bound UDP socket as a transport of asyncio, of which aioice's StunProtocol makes use.
 
     Whoever polls it takes it by ``hand_over`` and passes on by ``deliver`` what is not its own; the event loop
-    does not watch it then, until ``take_back``.
+    does not watch it then, until ``take_back``. ``name`` is the address that others know it by, if not its own.
     """
 
     def __init__(
-        self, sock: socket.socket, protocol: asyncio.DatagramProtocol, loop: asyncio.AbstractEventLoop
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        name: Any = None,
     ) -> None:
         super().__init__()
         self.socket = sock
         self._protocol = protocol
         self._loop = loop
-        self._name = sock.getsockname()
+        self._name = name or sock.getsockname()
         self._closing = False
         #: Whether it can send.
         self.is_open = True
@@ -92,6 +97,10 @@ class EngineSocket(asyncio.DatagramTransport):
         with suppress(OSError):  # sending says it, too
             self.socket.connect(remote)
 
+    def dropped(self) -> int:
+        """Datagrams that its full buffer turned away so far; 0 where the system doesn't tell."""
+        return mmsg.dropped(self.socket)
+
     def hand_over(self) -> None:
         """Stop reading: somebody else polls the socket from now on."""
         if self._watched:
@@ -124,8 +133,8 @@ class EngineSocket(asyncio.DatagramTransport):
         """Close the socket; the protocol hears of it in the loop's next turn. May be called twice."""
         if self._closing:
             return
-        # First, so that who is told can't have it watched again: uvloop aborts the whole process where a descriptor
-        # closes while it is watched.
+        # First, so that who is told can't have it watched again: uvloop aborts the process where a watched
+        # descriptor closes.
         self._closing, self.is_open = True, False
         self.hand_over()
         if self.on_close is not None:
@@ -138,11 +147,11 @@ class EngineSocket(asyncio.DatagramTransport):
         self.close()
 
     def _read(self) -> None:
-        for _ in range(_READ_AT_ONCE):
+        for _ in range(READ_AT_ONCE):
             if not self._watched:
                 return  # a datagram's handling closed the socket, or handed it over
             try:
-                data, addr = self.socket.recvfrom(_MAX_DATAGRAM)
+                data, addr = self.socket.recvfrom(MAX_DATAGRAM)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -151,8 +160,22 @@ class EngineSocket(asyncio.DatagramTransport):
             self.deliver(data, (addr[0], addr[1]))
 
 
+#: Opens a socket at any free port of a numeric address.
+Opener = Callable[[asyncio.DatagramProtocol, str], Awaitable[EngineSocket]]
+
+
 async def open_socket(protocol: asyncio.DatagramProtocol, host: str) -> EngineSocket:
     """A socket at any free port of the numeric address ``host``. Raises OSError."""
+    sock = bind(host)
+    try:
+        return EngineSocket(sock, protocol, asyncio.get_running_loop())
+    except BaseException:
+        sock.close()
+        raise
+
+
+def bind(host: str) -> socket.socket:
+    """A UDP socket at any free port of ``host``, set up for the engine. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -161,7 +184,7 @@ async def open_socket(protocol: asyncio.DatagramProtocol, host: str) -> EngineSo
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         mmsg.enable_arrival_times(sock)
-        return EngineSocket(sock, protocol, asyncio.get_running_loop())
     except BaseException:
         sock.close()
         raise
+    return sock

@@ -21,11 +21,13 @@ from bot.clips.spec import ClipSpec
 from bot.engine.inbound import EngineInbound
 from bot.engine.pacer import Lateness, running_pacer
 from bot.engine.receiver import running_receiver
+from bot.engine.shaped import Link, opener
 from bot.errors import BotError
 from bot.load import seating
 from bot.load.collector import Collector, Sample, StreamSample, WorstStream
 from bot.load.overload import MAX_LOOP_LAG
 from bot.load.scenario import Scenario
+from bot.load.shaping import Direction, Shaper
 from bot.load.timetable import Action, Seat, speaker, timetable
 from bot.media.measure import PathMeter
 from bot.media.sound import SAMPLE_RATE
@@ -69,6 +71,18 @@ def configs_of(share: Share) -> dict[int, ParticipantConfig]:
     }
 
 
+def link_of(seat: Seat, seed: int) -> Link | None:
+    """The bad network of a seat; None where it is left as it is."""
+    shaping = seat.shaping
+    if shaping is None:
+        return None
+
+    def model(direction: Direction) -> Shaper | None:
+        return Shaper(shaping, seat.shaping_seed(direction, seed)) if shaping.applies(direction) else None
+
+    return Link(up=model("up"), down=model("down"))
+
+
 def clips_of(configs: Sequence[ParticipantConfig]) -> set[ClipSpec]:
     """All that they send, as far as it is made of clips."""
     found: set[ClipSpec] = set()
@@ -104,6 +118,8 @@ class Crew:
         observers = seating.observers(self._seats_of_all.seats)
         for seat in mine.seats:
             self.collector.add(seat.index, seat.room, seat.name, observer=seat.index in observers)
+        #: Networks of those whose network is shaped; they outlast a stay.
+        self.links = {seat.index: link for seat in mine.seats if (link := link_of(seat, share.scenario.seed))}
         self._present: dict[int, Participant] = {}
         self._lives: dict[int, asyncio.Task[None]] = {}
         self._meters: dict[tuple[int, str], PathMeter] = {}
@@ -240,6 +256,7 @@ class Crew:
             config,
             emit=partial(self._event, seat.index),
             on_frame=partial(self._frame, seat.index) if decode != "none" else None,
+            open_socket=opener(link) if (link := self.links.get(seat.index)) else None,
         )
 
     def _event(self, seat: int, event: events.Event) -> None:

@@ -190,8 +190,13 @@ def _demand(times: Timetable, flows: _Flows, costs: Costs, machine: Machine) -> 
         cores=number * costs.participant + up.packets * costs.packet_sent + down.packets * costs.packet_received,
         joining=joins * costs.join,
         memory=costs.process_memory + number * costs.memory,
-        files=costs.process_files + number * (costs.participant_files + machine.addresses),
+        files=costs.process_files + number * costs.participant_files + machine.addresses * _sockets(seats),
     )
+
+
+def _sockets(seats: Iterable[Seat]) -> int:
+    """Sockets of media at each address; a shaped network is a pair of them more (bot.engine.shaped)."""
+    return sum(3 if seat.shaping else 1 for seat in seats)
 
 
 def _sum(demands: Iterable[Demand]) -> Demand:

@@ -205,6 +205,11 @@ class Scenario(_Table):
         """Participants of all conferences."""
         return self.conferences * self.participants
 
+    @property
+    def is_shaped(self) -> bool:
+        """Whether anybody's network is made worse than it is."""
+        return self.shaping is not None or any(group.shaping for group in self.groups)
+
     @cached_property
     def parsed_thresholds(self) -> tuple[Threshold, ...]:
         """The thresholds, to be evaluated."""

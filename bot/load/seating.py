@@ -32,9 +32,10 @@ def prepare(settings: Settings, scenario: Scenario) -> Settings:
         settings = settings.model_copy(update={"token": None, "token_file": None})
     else:
         settings = settings.model_copy(update={"token": _shared_token(settings)})
-    shaped = scenario.shaping is not None or any(group.shaping for group in scenario.groups)
-    if shaped:
-        raise ConfigurationError("shaping is not supported yet")
+    if settings.use_turn == "relay" and scenario.is_shaped:
+        raise ConfigurationError(
+            "shaping needs another use_turn than 'relay'", hint="the way over a TURN server is not shaped"
+        )
     return settings
 
 
@@ -100,6 +101,8 @@ def config_of(
             "receive_height": seat.receive_height,
             "region": seat.region or settings.region,
             "decode": decode,
+            # A relay would be the way around a bad network.
+            "use_turn": "off" if seat.shaping else settings.use_turn,
         }
     )
     return ParticipantConfig(

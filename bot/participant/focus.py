@@ -270,6 +270,7 @@ class FocusSession:
                 decode=settings.decode,
                 on_frame=self._stay.on_frame,
                 tap=self._stay.tap,
+                open_socket=self._stay.open_socket,
                 ssrcs=moved.ssrcs if moved is not None else None,
             )
             transport = await media.gather(await self._turn.find())

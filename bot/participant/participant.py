@@ -18,6 +18,7 @@ from bot import events
 from bot.bridge.decode import OnFrame
 from bot.bridge.streams import RemoteStream
 from bot.bridge.tap import MediaTap
+from bot.engine.sockets import Opener
 from bot.errors import (
     ActionRefusedError,
     BotError,
@@ -73,8 +74,8 @@ class Participant:
     """A participant of one room. ``run`` is its whole life; ``stop`` ends it from outside.
 
     ``emit`` gets every event, ``on_frame`` each decoded frame (the setting ``decode`` says of what), ``tap`` all
-    packets of media; ``properties`` are Jitsi's participant properties, told in our presence. ``sleep`` and
-    ``clock`` (monotonic seconds) can be injected.
+    packets of media; ``open_socket`` opens its UDP sockets in another way; ``properties`` are Jitsi's participant
+    properties, told in our presence. ``sleep`` and ``clock`` (monotonic seconds) can be injected.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Participant:
         connect: Connect | None = None,
         on_frame: OnFrame | None = None,
         tap: MediaTap | None = None,
+        open_socket: Opener | None = None,
         properties: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
@@ -98,6 +100,7 @@ class Participant:
         #: What it publishes, in whatever session; what is set here stays.
         self.own = OwnMedia(config, self._emit)
         self._tap = tap
+        self._open_socket = open_socket
         self._profile = Profile(properties=dict(properties or {}))
         self._wishes = Wishes.of(config.settings)
         self._graph = StateGraph(clock())
@@ -288,6 +291,7 @@ class Participant:
             clock=self._clock,
             on_frame=self._on_frame,
             tap=self._tap,
+            open_socket=self._open_socket,
         )
 
     def _attempt_failed(self, attempt: int, error: BaseException, delay: float | None) -> None:

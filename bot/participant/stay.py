@@ -11,6 +11,7 @@ from typing import Protocol
 from bot import events
 from bot.bridge.decode import OnFrame
 from bot.bridge.tap import MediaTap
+from bot.engine.sockets import Opener
 from bot.participant.config import ParticipantConfig
 from bot.participant.entrance import MAIN, Entrance
 from bot.participant.layout import Wishes
@@ -58,6 +59,7 @@ class Stay:
     clock: Callable[[], float] = time.monotonic
     on_frame: OnFrame | None = None
     tap: MediaTap | None = None
+    open_socket: Opener | None = None
 
     @property
     def settings(self) -> Settings:
