@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bot import __version__, logs
+from bot.control import command as control_command
 from bot.errors import ConfigurationError, WrongAddressError
 from bot.load import command as load_command
 from bot.load.report import command as report_command
@@ -45,6 +46,7 @@ app.add_typer(record_command.app, name="record")
 app.add_typer(report_command.app)
 app.command("probe")(monitor_command.probe)
 app.command("watch")(watch_command.watch)
+app.command("serve-api")(control_command.serve_api)
 
 
 def _option(field: str, *names: str) -> Any:

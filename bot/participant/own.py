@@ -73,6 +73,19 @@ def check_media(configs: Collection[ParticipantConfig]) -> None:
             make_file_track(chosen.removeprefix(FILE), "audio" if kind == "audio" else "video").stop()
 
 
+def make_track(config: ParticipantConfig, kind: Kind) -> MediaStreamTrack:
+    """A track of what ``config`` says is published. A file is opened, which blocks. Raises ConfigurationError."""
+    settings = config.settings
+    chosen = config.audio if kind == "audio" else config.video
+    if chosen.startswith(FILE):
+        return make_file_track(chosen.removeprefix(FILE), kind)
+    if kind == "audio":
+        return SyntheticAudioTrack(config.name, mode="tone" if chosen == "tone" else "speech")
+    return SyntheticVideoTrack(
+        config.room, config.name, width=settings.width, height=settings.height, fps=settings.fps
+    )
+
+
 class OwnMedia:
     """The sources of one participant, whatever connections and media sessions it goes through.
 
@@ -208,7 +221,7 @@ class OwnMedia:
                 source.untouched = False
                 source.clip = self._make_clip(source.kind)
                 if source.clip is None:
-                    source.made = self._make(source.kind)
+                    source.made = make_track(self._config, source.kind)
                     source.feed.set_track(source.made)
             source.feed.start()
         self._started = True
@@ -287,17 +300,6 @@ class OwnMedia:
         found = ClipSource(spec, self._clips.library, red=settings.opus_red, speech=speech)
         found.prepare(send_codec(settings.video_codec, settings.codecs, (), ENCODABLE))
         return found
-
-    def _make(self, kind: Kind) -> MediaStreamTrack:
-        config, settings = self._config, self._config.settings
-        chosen = config.audio if kind == "audio" else config.video
-        if chosen.startswith(FILE):
-            return make_file_track(chosen.removeprefix(FILE), kind)
-        if kind == "audio":
-            return SyntheticAudioTrack(config.name, mode="tone" if chosen == "tone" else "speech")
-        return SyntheticVideoTrack(
-            config.room, config.name, width=settings.width, height=settings.height, fps=settings.fps
-        )
 
     async def _set(self, kind: Kind, track: MediaStreamTrack | None) -> None:
         async with self._lock:

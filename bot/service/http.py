@@ -10,6 +10,9 @@ from aiohttp import web
 from bot.errors import ConfigurationError
 from bot.service.metrics import Metrics
 
+#: Seconds that requests under way get when it stops.
+SHUTDOWN = 3.0
+
 
 class Rendered(Protocol):
     """What ``/metrics`` shows."""
@@ -20,9 +23,21 @@ class Rendered(Protocol):
 
 
 class HealthServer:
-    """Listens on ``host``:``port``; ``port`` 0 takes a free one, told by ``bound_port`` after ``start``."""
+    """Listens on ``host``:``port``; ``port`` 0 takes a free one, told by ``bound_port`` after ``start``.
 
-    def __init__(self, host: str, port: int, *, ready: Callable[[], bool], metrics: Rendered) -> None:
+    ``app`` is what it serves beside its own.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        ready: Callable[[], bool],
+        metrics: Rendered,
+        app: web.Application | None = None,
+    ) -> None:
+        self._app = app
         self._host = host
         self._port = port
         self._ready = ready
@@ -32,11 +47,11 @@ class HealthServer:
 
     async def start(self) -> None:
         """Begin to listen; raises ConfigurationError where the address can't be had."""
-        app = web.Application()
+        app = self._app if self._app is not None else web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._render)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()
