@@ -35,7 +35,7 @@ ENV_PREFIX = "JITSI_"
 FILE_SECRETS = ("password", "jwt_app_secret", "room_password", "turn_password")
 SECRETS = (*FILE_SECRETS, "token")
 #: Tables of the TOML file that belong to a job, which reads them by :func:`load_job`.
-JOBS = ("api", "probe")
+JOBS = ("api", "probe", "record")
 M = TypeVar("M", bound=BaseModel)
 
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -26,11 +26,11 @@ from bot.embedded.bridge import Endpoint
 from bot.embedded.server import EmbeddedServer
 from bot.media import watermark
 from bot.media.marks import MarkDetector, position_of
-from bot.recording.job import recorder_config
 from bot.recording.manifest import Manifest, SourceEntry, read_manifest
 from bot.recording.options import RecordOptions
 from bot.recording.recorder import Recorder
 from bot.recording.recover import recover
+from bot.recording.service import recorder_config
 from bot.settings import load
 from tests.bridge_support import until
 from tests.clips_support import luma_of

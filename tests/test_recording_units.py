@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from bot.errors import ConfigurationError
 from bot.recording import disk as disks
 from bot.recording.disk import Append, DiskThread, Finish, Folder, Open, Replace
-from bot.recording.job import recover_all
 from bot.recording.manifest import MANIFEST, SPEAKERS, Manifest, Segment, SourceEntry, Span, read_manifest, web_vtt
 from bot.recording.matroska import Muxer, TrackFormat, repair
 from bot.recording.names import meeting_folder, sanitised, segment_file
 from bot.recording.options import MEBIBYTE, RecordOptions
 from bot.recording.recorder import make_folder
 from bot.recording.recover import InUseError, locked, recover, unfinished
+from bot.recording.service import recover_all
 from bot.recording.talk import HOLD, TalkMeter, talk_time
 from bot.recording.watchdogs import Situation, Verdict, Watchdogs
 from tests.recording_support import STARTED, read, sound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from typing import Any
 
@@ -310,9 +311,16 @@ class Conference:
             avatar_url=self._stay.settings.avatar_url,
             raised_hand=self._stay.profile.raised_hand,
             region=self._stay.settings.region,
-            extra=tuple(property_element(*item) for item in self._stay.profile.properties.items()),
+            extra=self._properties(),
             sources=self.own.source_info if self._published else {},
         )
+
+    def _properties(self) -> tuple[ET.Element, ...]:
+        return tuple(property_element(*item) for item in self._stay.profile.properties.items())
+
+    def say_properties(self) -> None:
+        """Tell the participant properties that we have by now."""
+        self.room.update(extra=self._properties())
 
     def _publish(self) -> None:
         self._published = True

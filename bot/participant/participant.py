@@ -180,6 +180,14 @@ class Participant:
         self._wishes.subscribe_audio(everyone=everyone, include=include, exclude=exclude)
         self._refresh()
 
+    def set_property(self, name: str, value: str) -> None:
+        """Say a participant property in our presence, now and in all later stays."""
+        if self._profile.properties.get(name) == value:
+            return
+        self._profile.properties[name] = value
+        if self.in_room and self._conference is not None:
+            self._conference.say_properties()
+
     def _refresh(self) -> None:
         if self._conference is not None:
             self._conference.session.bridge.refresh()

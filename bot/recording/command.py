@@ -13,8 +13,9 @@ from bot import logs
 from bot.errors import BotError, ConfigurationError
 from bot.recording import job
 from bot.recording.compose_command import compose_recording
-from bot.recording.options import ENV_PREFIX, RecordOptions
+from bot.recording.options import JOB, RecordOptions, load_options
 from bot.recording.recover import Recovery
+from bot.recording.service import recover_all
 from bot.service import loops
 from bot.service.runner import Outcome
 from bot.settings import Settings, environment_name, load
@@ -36,13 +37,12 @@ def _setting(field: str, *names: str) -> Any:
 def _option(field: str) -> Any:
     """A flag of the same name as the option, with its twin in the environment."""
     item = RecordOptions.model_fields[field]
-    variable = f"{ENV_PREFIX}{field.upper()}"
+    variable = environment_name(f"{JOB}_{field}")
     flag = f"--{field.replace('_', '-')}"
+    default = f" [default: {item.default}]" if item.default is not None else ""
     return typer.Option(
-        f"{flag}/--no-{field.replace('_', '-')}" if field == "audio_only" else flag,
-        help=escape(f"{item.description} [default: {item.default}] [env: {variable}]"),
-        envvar=variable,
-        show_envvar=False,
+        f"{flag}/--no-{field.replace('_', '-')}" if item.annotation is bool else flag,
+        help=escape(f"{item.description}{default} [env: {variable}]"),
         show_default=False,
     )
 
@@ -55,7 +55,7 @@ def record(
         typer.Option("--config", "-c", help=escape("TOML file [env: JITSI_CONFIG]"), envvar="JITSI_CONFIG"),
     ] = None,
     url: Annotated[str | None, _setting("ws_url", "--url")] = None,
-    room: Annotated[str | None, _setting("room", "--room")] = None,
+    room: Annotated[list[str] | None, _setting("room", "--room")] = None,
     name: Annotated[str | None, _setting("name", "--name")] = None,
     duration: Annotated[float | None, _setting("duration", "--duration")] = None,
     log_level: Annotated[str | None, _setting("log_level", "--log-level")] = None,
@@ -65,6 +65,10 @@ def record(
         bool, typer.Option("--embedded", help="Start an embedded Jitsi on loopback with two bots, and record them")
     ] = False,
     out: Annotated[Path | None, _option("out")] = None,
+    start: Annotated[str | None, _option("start")] = None,
+    end: Annotated[str | None, _option("end")] = None,
+    standby: Annotated[bool | None, _option("standby")] = None,
+    chat_commands: Annotated[bool | None, _option("chat_commands")] = None,
     max_height: Annotated[int | None, _option("max_height")] = None,
     audio_only: Annotated[bool | None, _option("audio_only")] = None,
     announcement: Annotated[str | None, _option("announcement")] = None,
@@ -77,7 +81,7 @@ def record(
     rotate_after: Annotated[float | None, _option("rotate_after")] = None,
     rotate_size: Annotated[int | None, _option("rotate_size")] = None,
 ) -> None:
-    """Join the room, say that it is recorded, and record it until stopped, or until nothing is left to record."""
+    """Join the rooms (one --room for each), say that they are recorded, and record them to their ends."""
     if context.invoked_subcommand is not None:
         return
     given = {key: value for key, value in locals().items() if key in RecordOptions.model_fields}
@@ -87,22 +91,22 @@ def record(
         settings = load(
             config,
             ws_url=url,
-            room=room,
+            room=room[0] if room else None,
             name=name,
             duration=duration,
             log_level=log_level,
             log_format=log_format,
             embedded_port=embedded_port,
         )
-        if not embedded:
-            xmpp_websocket_url(settings.ws_url, settings.room)
-        options = RecordOptions.of(**given)
+        rooms = job.chosen_rooms(settings, load_options(config, **given), room or ())
+        for chosen in () if embedded else rooms:
+            xmpp_websocket_url(settings.ws_url, chosen)
     except BotError as error:
         fail(error)
     logs.configure(settings.log_level, settings.log_format)
     work = job.record_embedded if embedded else job.record
     try:
-        outcome = loops.run(work(settings, options))
+        outcome = loops.run(work(settings, rooms))
     except ConfigurationError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -120,7 +124,7 @@ def recover(
     ],
 ) -> None:
     """Make recordings whole whose recorder was killed; what was finished, or is being made, stays as it is."""
-    done = job.recover_all(folder)
+    done = recover_all(folder)
     for item in done:
         sys.stdout.write(_line(item))
     if not done:

@@ -3,100 +3,77 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from pathlib import Path
-
-import structlog
+from collections.abc import Iterable, Sequence
 
 from bot import events, logs
 from bot.errors import BotError
-from bot.participant.config import ParticipantConfig, expand
+from bot.participant.config import expand
 from bot.participant.participant import Participant
-from bot.recording import poster
 from bot.recording.options import RecordOptions
-from bot.recording.recorder import Recorder
-from bot.recording.recover import InUseError, Recovery, locked, recover, unfinished
+from bot.recording.service import RecordingService, recover_all
 from bot.service.runner import Outcome, catch_signals, embedded_server, embedded_settings
 from bot.settings import Settings
 
-log = structlog.get_logger(__name__)
 
-#: What a recorder is called in the room where no name is given: everybody sees what it does.
-NAME = "Recorder"
-
-
-def recorder_config(settings: Settings) -> ParticipantConfig:
-    """The participant of a recorder: it publishes nothing and decodes nothing."""
-    changes: dict[str, object] = {
-        "audio": "none",
-        "video": "none",
-        "bots": 1,
-        "participants": (),
-        "decode": "none",
-    }
-    if "name" not in settings.model_fields_set:
-        changes["name"] = NAME
-    return expand(settings.model_copy(update=changes | {"receive_audio": True}))[0]
+def chosen_rooms(settings: Settings, options: RecordOptions, named: Sequence[str]) -> dict[str, RecordOptions]:
+    """The rooms to record, with what counts for each: those that are named, else the file's, else the setting."""
+    if named:
+        return dict.fromkeys(named, options)
+    return {spec.room: options.of_room(spec) for spec in options.rooms} or {settings.room: options}
 
 
-def recover_all(root: Path) -> list[Recovery]:
-    """Repair every unfinished recording in ``root`` that nobody makes now."""
-    found = []
-    for folder in unfinished(root):
+async def record(settings: Settings, rooms: dict[str, RecordOptions]) -> Outcome:
+    """Record rooms to their ends; what a crash left in their folders before is repaired first.
+
+    Raises ConfigurationError where a recorder can't be started.
+    """
+    for out in {options.out for options in rooms.values()}:
+        for done in await asyncio.to_thread(recover_all, out):
+            recovered = events.RecordingRecovered(
+                room=done.room, participant="", folder=str(done.folder), files=done.recovered
+            )
+            logs.log_event(recovered)
+    async with RecordingService(settings, next(iter(rooms.values())), emit=logs.log_event) as service:
+        release = catch_signals(service.stop_all)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(settings.duration, service.stop_all, "duration") if settings.duration else None
         try:
-            found.append(recover(folder))
-            with locked(folder):
-                poster.add(folder)
-        except InUseError:
-            log.info("A recording is being made", event_name="recording_in_use", folder=str(folder))
-        except OSError as error:
-            log.warning(
-                "A recording can't be recovered",
-                event_name="recovery_failed",
-                folder=str(folder),
-                cause=error.strerror,
-            )
-    return found
+            for room, options in rooms.items():
+                service.start(room, options=options)
+            await service.wait()
+        finally:
+            release()
+            if timer is not None:
+                timer.cancel()
+        return _outcome(service)
 
 
-async def record(settings: Settings, options: RecordOptions) -> Outcome:
-    """Record the room of ``settings`` to the end; what a crash left in the folder before is repaired first."""
-    config = recorder_config(settings)
-    for done in await asyncio.to_thread(recover_all, options.out):
-        logs.log_event(
-            events.RecordingRecovered(
-                room=config.room, participant=config.name, folder=str(done.folder), files=done.recovered
-            )
-        )
-    recorder = Recorder(config, options, emit=logs.log_event)
-    release = catch_signals(recorder.stop)
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(settings.duration, recorder.stop, "duration") if settings.duration else None
-    try:
-        await recorder.run()
-    except BotError:
-        return Outcome.LOST if recorder.session.manifest.duration else Outcome.NOT_JOINED
-    finally:
-        release()
-        if timer is not None:
-            timer.cancel()
-    return Outcome.FINE
+def _outcome(service: RecordingService) -> Outcome:
+    """The worst of all. Raises what is no fault of a room."""
+    for error in service.errors():
+        if not isinstance(error, BotError):
+            raise error
+    failed = [info for info in service.list() if info.state == "failed"]
+    if any(not info.seconds for info in failed):
+        return Outcome.NOT_JOINED
+    return Outcome.LOST if failed else Outcome.FINE
 
 
-async def record_embedded(settings: Settings, options: RecordOptions) -> Outcome:
-    """The same in an embedded server, with bots that there is something to record of."""
+async def record_embedded(settings: Settings, rooms: dict[str, RecordOptions]) -> Outcome:
+    """The same in an embedded server, with bots in each room that there is something to record of."""
     async with embedded_server(settings.embedded_port) as server:
         settings = embedded_settings(settings, server)
-        bots = [Participant(config, emit=lambda _: None) for config in expand(_bots(settings))]
+        crew = [config for room in rooms for config in expand(_bots(settings, room))]
+        bots = [Participant(config, emit=lambda _: None) for config in crew]
         running = [asyncio.create_task(bot.run(), name=f"bot {bot.config.name}") for bot in bots]
         try:
-            return await record(settings, options)
+            return await record(settings, rooms)
         finally:
             await _leave(bots, running)
 
 
-def _bots(settings: Settings) -> Settings:
-    return settings.model_copy(update={"name": "bot", "participants": ()})
+def _bots(settings: Settings, room: str) -> Settings:
+    return settings.model_copy(update={"name": "bot", "participants": (), "room": room})
 
 
 async def _leave(bots: Iterable[Participant], running: Iterable[asyncio.Task[None]]) -> None:

@@ -1,17 +1,75 @@
-"""The settings of a recording, beside those of the participant that makes it."""
+"""The settings of a recording: flags, ``JITSI_RECORD_…``, the table ``[record]`` of the TOML file."""
 
 from __future__ import annotations
 
+import shlex
+from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from bot.errors import ConfigurationError
+from bot.settings import load_job
 
-ENV_PREFIX = "JITSI_RECORD_"
+JOB = "record"
 MEBIBYTE = 1024 * 1024
 Seconds = Annotated[float, Field(ge=0, le=31 * 86_400)]
+
+
+def _as_text(value: object) -> object:
+    """TOML has times and dates of its own."""
+    return value.isoformat() if isinstance(value, datetime | time) else value
+
+
+def _is_moment(value: str) -> str:
+    for kind in (time, datetime):
+        try:
+            kind.fromisoformat(value)
+        except ValueError:
+            continue
+        return value
+    raise ValueError(f"{value!r} is neither a time as 09:30 nor a date and time as 2026-01-02T09:30")
+
+
+#: A time of the day, or a date and time of ISO 8601, local where no zone is named.
+Moment = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_moment)]
+
+
+def _is_http(value: str) -> str:
+    if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc:
+        raise ValueError("is no address as https://example.com/hook")
+    return value
+
+
+def _is_command(value: str) -> str:
+    if not shlex.split(value):
+        raise ValueError("is empty")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_is_http)]
+
+
+class RoomSpec(BaseModel):
+    """A room of ``[[record.rooms]]``. What is left out comes from ``[record]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    room: str = Field(min_length=1, max_length=1023)
+    start: Moment | None = None
+    end: Moment | None = None
+    standby: bool | None = None
+    audio_only: bool | None = None
 
 
 class RecordOptions(BaseModel):
@@ -20,6 +78,21 @@ class RecordOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     out: Path = Field(default=Path("recordings"), description="Folder that each recording gets a folder in")
+    rooms: tuple[RoomSpec, ...] = Field(
+        default=(), description="Rooms to record, [[record.rooms]] in the TOML file, where --room names none"
+    )
+    start: Moment | None = Field(
+        default=None,
+        description="When the recorder joins: a time of the day, or a date and time of ISO 8601, local without a "
+        "zone",
+    )
+    end: Moment | None = Field(default=None, description="When it ends, likewise")
+    standby: bool = Field(
+        default=False, description="Stand in the room, and record once a moderator writes !record start"
+    )
+    chat_commands: bool = Field(
+        default=True, description="Do what moderators write in the chat: !record start, stop, status"
+    )
     max_height: int = Field(
         default=0, ge=0, le=4320, description="Tallest picture asked of the bridge; 0 = as tall as there is"
     )
@@ -46,16 +119,36 @@ class RecordOptions(BaseModel):
         default=0, ge=0, description="MiB after which a file is followed by another; 0 = never"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.disk_hard > self.disk_soft:
+            raise ValueError(f"disk_hard ({self.disk_hard}) is more than disk_soft ({self.disk_soft})")
+        return self
+
     @classmethod
     def of(cls, **given: object) -> RecordOptions:
         """The options that are given; None is the default. Raises ConfigurationError that names what is wrong."""
         try:
-            found = cls.model_validate({key: value for key, value in given.items() if value is not None})
+            return cls.model_validate({key: value for key, value in given.items() if value is not None})
         except ValidationError as error:
-            lines = [f"record {item['loc'][0]}: {item['msg']}" for item in error.errors()]
-            raise ConfigurationError("; ".join(lines)) from error
-        if found.disk_hard > found.disk_soft:
-            raise ConfigurationError(
-                f"record disk_hard ({found.disk_hard}) is more than disk_soft ({found.disk_soft})"
-            )
-        return found
+            raise ConfigurationError(_explained(error)) from error
+
+    def changed(self, **given: object) -> RecordOptions:
+        """The same with what is given and not None. Raises ConfigurationError."""
+        return self.of(**(dict(self) | {key: value for key, value in given.items() if value is not None}))
+
+    def of_room(self, spec: RoomSpec) -> RecordOptions:
+        """What counts for one of ``rooms``."""
+        return self.changed(**spec.model_dump(exclude={"room"}))
+
+
+def load_options(config: Path | None = None, **flags: Any) -> RecordOptions:
+    """Read the options. Raises ConfigurationError which names the setting and what is wrong with it."""
+    return load_job(RecordOptions, JOB, config, **flags)
+
+
+def _explained(error: ValidationError) -> str:
+    lines = [
+        (" ".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors()
+    ]
+    return "; ".join(f"{JOB} {where}: {text}" if where else f"{JOB} {text}" for where, text in lines)

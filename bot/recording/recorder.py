@@ -21,7 +21,7 @@ from bot.bridge.tap import Tapped
 from bot.errors import BotError, ConfigurationError
 from bot.participant.config import ParticipantConfig
 from bot.participant.participant import Participant
-from bot.recording import poster
+from bot.recording import chat, poster
 from bot.recording.disk import FOLDER_MODE, MAX_WAITING, Append, DiskThread, Finish, Folder, Open, Order
 from bot.recording.names import meeting_folder
 from bot.recording.options import MEBIBYTE, RecordOptions
@@ -41,8 +41,9 @@ PROPERTY = "localRecording"
 class Recorder:
     """Records one meeting into a folder of its own in ``options.out``. ``run`` is its whole life.
 
-    ``emit`` gets the participant's events, and those of the recording. Raises ConfigurationError where there can't
-    be a folder.
+    With ``options.standby`` it stands in the room, and makes a recording each time that it is told to. ``emit``
+    gets the participant's events, and those of the recording; ``finished`` hears of each folder that is complete.
+    Raises ConfigurationError where there can't be a folder.
     """
 
     def __init__(
@@ -53,37 +54,73 @@ class Recorder:
         emit: events.EventSink,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        finished: Callable[[Path], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._options = options
         self._emit_event = emit
         self._clock = clock
         self._wall = wall
-        started = wall()
-        self.folder = make_folder(options.out, config.room, started)
-        self.session = RecordingSession(
-            config.room,
-            started=started,
-            video=not options.audio_only,
-            rotation=Rotation(options.rotate_after, options.rotate_size * MEBIBYTE),
-            requests=lambda: self._inbound,
-        )
+        self._finished = finished
+        #: The folder of the present or last recording, and what is known of it; both mean nothing until ``made``.
+        self.folder = options.out
+        self.session = self._new_session()
+        if not options.standby:
+            self.folder = make_folder(options.out, config.room, wall())
+        self._wanted = self.made = not options.standby
         self.participant = Participant(
-            config, emit=self._on_event, clock=clock, tap=self, properties={PROPERTY: "true"}
+            config,
+            emit=self._on_event,
+            clock=clock,
+            tap=self,
+            properties={PROPERTY: _said(recording=self._wanted)},
         )
-        if options.audio_only:
-            self.participant.set_layout(mode="audio-only")
-        else:
-            self.participant.set_layout(mode="custom", height=options.max_height or -1, last_n=-1)
+        self._look()
         self.participant.subscribe_audio(everyone=True)
         self._inbound: Tapped | None = None
         self._disk: DiskThread | None = None
         self._watchdogs: Watchdogs | None = None
+        self._locks = ExitStack()
+        self._closing: asyncio.Task[None] | None = None
         self._cause = "stopped"
         self._told: set[str] = set()
+        self._refusals = chat.Refusals()
 
     def __repr__(self) -> str:
         return f"<Recorder of {self._config.room} in {self.folder}>"
+
+    def _new_session(self) -> RecordingSession:
+        options = self._options
+        return RecordingSession(
+            self._config.room,
+            started=self._wall(),
+            video=not options.audio_only,
+            rotation=Rotation(options.rotate_after, options.rotate_size * MEBIBYTE),
+            requests=lambda: self._inbound,
+        )
+
+    def _look(self) -> None:
+        """Ask the bridge for what is recorded."""
+        if not self.session.video:
+            self.participant.set_layout(mode="audio-only")
+        else:
+            self.participant.set_layout(mode="custom", height=self._options.max_height or -1, last_n=-1)
+
+    def start_recording(self) -> bool:
+        """Begin a recording as soon as we are in the room; False where one is being made."""
+        if self._wanted or self.session.active:
+            return False
+        self._wanted = True
+        return True
+
+    def stop_recording(self, cause: str = "stopped") -> bool:
+        """End the recording, and stay in the room; False where there is none."""
+        if not self._wanted and not self.session.active:
+            return False
+        self._wanted = False
+        self._cause = cause
+        self._end()
+        return True
 
     def stop(self, cause: str = "stopped") -> None:
         """End the recording and leave; ``run`` then returns."""
@@ -93,37 +130,58 @@ class Recorder:
 
     async def run(self) -> None:
         """Join, record until ``stop`` or a watchdog ends it, leave. Raises the BotError that ended it before."""
-        with ExitStack() as stack:
-            stack.enter_context(locked(self.folder))
-            self._disk = DiskThread(Folder(self.folder))
-            ticking = asyncio.create_task(self._tick_on(), name="recording")
-            try:
-                await self.participant.run()
-            except BotError as error:
-                self._cause = error.code
-                raise
-            finally:
-                ticking.cancel()
-                await asyncio.gather(ticking, return_exceptions=True)
-                await self._finish()
+        if not self._options.standby:
+            self._open()
+        ticking = asyncio.create_task(self._tick_on(), name="recording")
+        try:
+            await self.participant.run()
+        except BotError as error:
+            self._cause = error.code
+            raise
+        finally:
+            ticking.cancel()
+            await asyncio.gather(ticking, return_exceptions=True)
+            self._end()
+            await self._finish()
+
+    def _open(self) -> None:
+        """Have the folder of this recording to ourselves, and a thread that writes into it."""
+        self._locks.enter_context(locked(self.folder))
+        self._disk = DiskThread(Folder(self.folder))
 
     async def _finish(self) -> None:
-        self._end()
-        if self._disk is not None:
-            await asyncio.to_thread(self._disk.close)
-            self._failures()
+        """Have everything of this recording on the disk, and let go of it."""
+        if self._disk is None:
+            return
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(self._disk), name="closing a recording")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, disk: DiskThread) -> None:
+        await asyncio.to_thread(disk.close)
+        self._failures()
+        try:
             if self.session.manifest.duration:
                 self.session.manifest.poster = await asyncio.to_thread(poster.add, self.folder)
+        finally:
+            self._disk = self._closing = None
+            self._locks.close()
+        if self._options.standby:
+            self._watchdogs = None
+        if self.session.begun:
+            self._finished(self.folder)
 
     def _end(self) -> None:
         """End all files while their sources are still there; only the first call does so."""
         now = self._clock()
         active = self.session.active
-        self._give(self.session.end(self._cause, now))
+        if self._disk is not None:
+            self._give(self.session.end(self._cause, now))
         if active:
             self._ended(now)
 
     def _ended(self, now: float) -> None:
+        self.participant.set_property(PROPERTY, _said(recording=False))
         self._emit(
             events.RecordingEnded,
             folder=str(self.folder),
@@ -201,6 +259,7 @@ class Recorder:
             self._degraded(f"less than {self._options.disk_hard} MiB are free: all files are closed", "disk_full")
             self._give(self.session.end("disk", now))
             self._say("The recording has ended: the disk is full.")
+            self._wanted = False
             self._ended(now)
         elif (state == "low" or slow) and self.session.video:
             cause = "the disk is too slow" if slow else f"less than {self._options.disk_soft} MiB are free"
@@ -216,6 +275,8 @@ class Recorder:
             await asyncio.sleep(TICK)
             try:
                 self._tick(self._clock())
+                if self.session.ended and self._disk is not None:
+                    await self._finish()
             except Exception:
                 if "tick" not in self._told:
                     self._told.add("tick")
@@ -223,7 +284,8 @@ class Recorder:
 
     def _tick(self, now: float) -> None:
         self._failures()
-        if self.participant.in_room and self._watchdogs is None:
+        ready = self._disk is None or not self.session.ended  # the one before is whole on the disk
+        if self._wanted and self.participant.in_room and not self.session.active and ready:
             self._begin(now)
         if self._watchdogs is None:
             return
@@ -232,20 +294,75 @@ class Recorder:
             self._look_at_disk(self._watchdogs, now)
         self._give(self.session.tick(now))
         if others is not None and (verdict := self._watchdogs.feed(others, now)) is not None:
+            self._over(verdict)
+
+    def _over(self, verdict: str) -> None:
+        """There is nothing left to record: leave, or wait for the next time."""
+        if self._options.standby:
+            self.stop_recording(verdict)
+        else:
             self.stop(verdict)
 
     def _begin(self, now: float) -> None:
         """The room has us, with the flag in our presence: say it in the chat, and record from now on."""
+        if self._disk is None:
+            try:
+                self._again()
+            except (ConfigurationError, OSError) as error:
+                self._wanted = False
+                self._degraded(str(error), "disk_failed")
+                self._say("The recording can't begin: there is no folder for it.")
+                return
+        self.participant.set_property(PROPERTY, _said(recording=True))
         if self._options.announcement:
             self._say(self._options.announcement)
         self._watchdogs = Watchdogs(self._options, now)
         self.session.begin(now, self._wall())
         self._emit(events.RecordingStarted, folder=str(self.folder))
 
-    def _say(self, text: str) -> None:
+    def _again(self) -> None:
+        """Prepare another recording, in a folder of its own."""
+        self.folder = make_folder(self._options.out, self._config.room, self._wall())
+        self.session = self._new_session()
+        self.made = True
+        self._cause = "stopped"
+        self._told.clear()
+        self._open()
+        self._look()
+
+    def _say(self, text: str, to: str = "") -> None:
         conference = self.participant.conference
         if conference is not None and self.participant.in_room:
-            conference.citizen.send_chat(text)
+            conference.citizen.send_chat(text, to)
+
+    def _asked(self, event: events.ChatMessageReceived) -> None:
+        """Do what a moderator writes, and say what came of it: to all, or to him alone who wrote to us alone."""
+        command = chat.command_of(event.body) if self._options.chat_commands else None
+        if command is None:
+            return
+        to = event.endpoint if event.private else ""
+        if self._is_moderator(event.endpoint):
+            self._say(self._obey(command), to)
+            if command == "stop" and not self._options.standby:
+                self.stop("moderator")
+        elif self._refusals.due(self._clock()):
+            self._say(chat.REFUSED, to)
+
+    def _obey(self, command: chat.Command) -> str:
+        match command:
+            case "start":
+                return chat.BEGINS if self.start_recording() else chat.RUNS
+            case "stop":
+                return chat.ENDED if self.stop_recording("moderator") else chat.NOTHING
+            case "status":
+                return chat.status(self.session, self._clock())
+            case _:
+                return chat.HELP
+
+    def _is_moderator(self, endpoint: str) -> bool:
+        conference = self.participant.conference
+        others = conference.room.occupants.others if conference is not None else ()
+        return any(item.endpoint == endpoint and item.moderator for item in others)
 
     def _look_round(self, now: float) -> Situation | None:
         """Who is here, and who is muted; None while we are not in the room."""
@@ -275,6 +392,8 @@ class Recorder:
 
     def _on_event(self, event: events.Event) -> None:
         now = self._clock()
+        if isinstance(event, events.ChatMessageReceived) and event.stamp is None:
+            self._asked(event)
         match event:
             case events.ChatMessageReceived() if not event.private and event.stamp is None:
                 self.session.chat(event.endpoint, event.nick, event.body, now)
@@ -290,6 +409,10 @@ class Recorder:
 
     def _emit(self, kind: type[events.Event], **fields: Any) -> None:
         self._emit_event(kind(room=self._config.room, participant=self._config.name, **fields))
+
+
+def _said(*, recording: bool) -> str:
+    return "true" if recording else "false"
 
 
 def make_folder(out: Path, room: str, started: datetime) -> Path:

@@ -46,6 +46,7 @@ class Recovery:
     """What was done in one folder: to each file, and what could not be read."""
 
     folder: Path
+    room: str = ""
     files: dict[str, Repair] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
@@ -87,6 +88,7 @@ def recover(folder: Path) -> Recovery:
             except EbmlError as error:
                 found.unreadable[path.name] = str(error)
         manifest = _manifest(folder)
+        found.room = manifest.room
         _finish(manifest, found)
         for name, done in found.files.items():
             if done.outcome == "empty":

@@ -120,6 +120,16 @@ class RecordingSession:
         return self._began is not None and not self._ended
 
     @property
+    def begun(self) -> bool:
+        """Whether anything was ever recorded, or would have been."""
+        return self._began is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was ended, begun or not."""
+        return self._ended
+
+    @property
     def size(self) -> int:
         """Bytes of all files so far."""
         return sum(item.bytes for item in self.manifest.segments())
