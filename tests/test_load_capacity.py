@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from bot.load import files
 from bot.load.capacity import Search, Trial
-from bot.load.carry import Sizes, verdict
+from bot.load.carry import HOLD, Sizes, outcome_of, staying, verdict
+from bot.load.measures import Measures
 from bot.load.seating import uncounted
+from tests.load_support import measures, report
 
 
 def searched(start: int, limit: int, capacity: int, step: int = 1, client: int = 10**9) -> Search:
@@ -63,6 +65,36 @@ def test_every_profile_can_meet_its_thresholds_in_every_size() -> None:
     assert str(uncounted(late)) == "success > 99%"
     assert Sizes(late).of(2).warm_up == 0
     assert uncounted(files.load(None, participants=10, warm_up="30s", thresholds=("loss < 1%",))) is None
+
+
+def test_a_size_is_held_for_some_time_however_short_the_scenario_is() -> None:
+    short = files.load(None, participants=40, duration="10s", warm_up="5s")
+    assert Sizes(short).of(2).duration == 25  # the warm-up is the longer wait
+    assert Sizes(short).of(40).duration == pytest.approx(39 / 5 + HOLD)
+    away = files.load(None, participants=40, duration="20s", ramp={"shape": "up-down"})
+    assert Sizes(away).of(40).duration == pytest.approx(2 * 39 / 5 + HOLD)
+    steps = files.load(None, participants=40, duration="20s", ramp={"shape": "steps"})
+    assert Sizes(steps).of(40).duration == pytest.approx(2 * HOLD, abs=0.1)
+    long = files.load(None, participants=40, duration="2m")
+    assert Sizes(long).of(40).duration == 120
+
+
+def test_a_size_that_was_held_for_a_moment_is_not_carried() -> None:
+    there = measures()  # 40 from the tenth second on
+    passing = files.load(None, participants=40, thresholds=("success > 99%",))
+    assert outcome_of(report(scenario=passing, measured=there), 40) == ("carried", "")
+    assert outcome_of(report(scenario=passing, measured=there), 41) == (
+        "broken",
+        "41 were there together for 0 s, less than 10 s",
+    )
+    short = Measures()
+    short.share("success", 1, 1, 0)
+    for at in range(12):
+        short.over_time("participants", 0 if at < 3 else 40, at)
+    assert outcome_of(report(scenario=passing, measured=short), 40)[1].startswith("40 were there together for 9 s")
+    churning = files.load(None, participants=40, churn={"share": 0.25})
+    assert staying(churning) == 30
+    assert outcome_of(report(measured=there, limited=("late",)), 40) == ("client", "late")
 
 
 def test_the_verdict_says_what_broke_first() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.clips.spec import LayerSpec
 from bot.errors import ConfigurationError
 from bot.load import dryrun, files, machine
 from bot.load.costs import Costs, read_costs
@@ -15,6 +16,10 @@ from bot.load.guard import refuse_public
 from bot.load.machine import Machine, this_machine
 from bot.load.plan import SOUND, Flow, Plan, layers, make_plan, picture
 from bot.load.scenario import Scenario
+from bot.load.seating import config_of
+from bot.load.timetable import timetable
+from bot.participant.clips import video_clip
+from bot.settings import load
 
 LARGE = Machine(cores=64, memory=2**37, open_files=2**20, addresses=1)
 
@@ -35,38 +40,55 @@ def plan(
 def test_sound_and_pictures_in_packets_and_bits() -> None:
     assert (SOUND.packets, SOUND.bits) == (50, 32_000 + 50 * 62 * 8)
     # 500 kbit/s in 30 frames of 2084 bytes: two packets each.
-    assert picture(Scenario(), 360) == Flow(60, 500_000 + 60 * 62 * 8)
+    assert picture(Scenario(), LayerSpec(640, 360, 500_000)) == Flow(60, 500_000 + 60 * 62 * 8)
+
+
+def heights(**values: Any) -> list[int]:
+    return [layer.height for layer in layers(Scenario.model_validate(values))]
 
 
 def test_layers() -> None:
-    assert layers(Scenario()) == (180, 360, 720)
-    assert layers(Scenario(height=360)) == (180, 360)
-    assert layers(Scenario(simulcast=False)) == (720,)
-    assert layers(Scenario(codec="av1")) == (720,)
+    assert heights() == [180, 360, 720]
+    assert heights(height=360) == [90, 180, 360]
+    assert heights(height=1080) == [270, 540, 1080]
+    assert heights(height=180) == [180]
+    assert heights(simulcast=False) == [720]
+    assert heights(codec="av1") == [720]
+
+
+@pytest.mark.parametrize("values", [{}, {"height": 180}, {"height": 360, "simulcast": False}, {"codec": "vp9"}])
+def test_the_layers_that_are_planned_are_those_that_are_sent(values: dict[str, Any]) -> None:
+    scenario = Scenario.model_validate(values)
+    sent = video_clip(config_of(load(), scenario, timetable(scenario).seats[0]))
+    assert sent is not None
+    assert sent.layers == layers(scenario)
+
+
+def flows(**values: Any) -> list[Flow]:
+    """Of each layer, highest first."""
+    scenario = Scenario.model_validate(values)
+    return [picture(scenario, layer) for layer in reversed(layers(scenario))]
 
 
 def test_two_see_and_hear_each_other() -> None:
     found = plan(simulcast=False, height=360).total
-    one = picture(Scenario(), 360) + SOUND
+    one = flows(simulcast=False, height=360)[0] + SOUND
     assert (found.up, found.down) == (one * 2, one * 2)
 
 
 def test_simulcast_costs_on_the_way_up_and_saves_on_the_way_down() -> None:
     found = plan(participants=12, senders=12, audio_senders=0).total
-    scenario = Scenario()
-    assert found.up == sum((picture(scenario, height) for height in (180, 360, 720)), Flow()) * 12
-    assert found.down.packets == pytest.approx(picture(scenario, 180).packets * 12 * 11), (
-        "twelve tiles are thumbnails"
-    )
+    one = sum(flows(), Flow())
+    assert found.up.packets == one.packets * 12
+    assert found.up.bits == pytest.approx(one.bits * 12)
+    assert found.down.packets == pytest.approx(flows()[-1].packets * 12 * 11), "twelve tiles are thumbnails"
 
 
 def test_layouts() -> None:
-    scenario = Scenario()
-
     def down(**values: Any) -> float:
         return plan(participants=5, audio_senders=0, **values).total.down.packets / 5
 
-    large, middle, small = (picture(scenario, height).packets for height in (720, 360, 180))
+    large, middle, small = (flow.packets for flow in flows())
     assert down(layout="stage") == large + 3 * small
     assert down(layout="tile") == 4 * middle
     assert down(layout="tile", last_n=2) == 2 * middle
@@ -90,7 +112,7 @@ def test_the_bridge_routes_the_loudest() -> None:
 def test_senders_of_groups_are_seen_by_all() -> None:
     groups = [{"name": "panel", "participants": 2, "senders": 2, "audio_senders": 2}]
     found = plan(participants=10, senders=1, audio_senders=0, groups=groups, simulcast=False).total
-    one = picture(Scenario(), 720).packets
+    one = flows()[0].packets
     assert found.up.packets == 3 * one + 2 * SOUND.packets
     assert found.down.packets == one * (3 * 2 + 7 * 3) + SOUND.packets * (2 * 1 + 8 * 2)
 

@@ -6,8 +6,12 @@ from collections.abc import Awaitable, Callable
 
 from bot.load.capacity import Outcome, Search, Trial
 from bot.load.report.model import EXIT_FINE, Report
-from bot.load.scenario import Scenario
+from bot.load.scenario import MAX_DURATION, Scenario
 from bot.load.seating import uncounted
+
+#: How long all are there together in each size, by plan, and how long they have to be for it to count (seconds):
+#: joins take their time.
+HOLD, HELD = 20.0, 10.0
 
 #: Runs one size and gives its report.
 RunOne = Callable[[Scenario], Awaitable[Report]]
@@ -44,15 +48,48 @@ class Sizes:
                 if values[key] is not None:
                     values[key] = min(values[key], size)
         found = Scenario.model_validate(values)
-        return found if uncounted(found) is None else found.model_copy(update={"warm_up": 0.0})
+        return _lasting(found if uncounted(found) is None else found.model_copy(update={"warm_up": 0.0}))
 
 
-def outcome_of(report: Report) -> tuple[Outcome, str]:
-    """What a run says of its size: a client that was the limit says nothing of the server."""
+def _hold(scenario: Scenario) -> float:
+    """Seconds that count with all there, if joins took no time."""
+    return scenario.duration - scenario.down - max(scenario.up, scenario.warm_up)
+
+
+def _lasting(scenario: Scenario) -> Scenario:
+    """The scenario, as much longer as it takes to hold its size."""
+    while (missing := HOLD - _hold(scenario)) > 0.01 and scenario.duration < MAX_DURATION:
+        longer = min(MAX_DURATION, scenario.duration + missing)
+        values = scenario.model_dump() | {"duration": longer, "thresholds": list(scenario.thresholds)}
+        scenario = Scenario.model_validate(values)
+    return scenario
+
+
+def staying(scenario: Scenario) -> int:
+    """How many are there all the time between the last join and the first leave."""
+    churning = round(scenario.total * scenario.churn.share) if scenario.churn else 0
+    return scenario.total - churning
+
+
+def held(report: Report, number: int) -> int:
+    """Seconds in which so many participants were in their rooms, those of the warm-up left out."""
+    series = report.measured.series.get("participants")
+    levels = series.values()[int(report.measured.warm_up) :] if series is not None else []
+    return sum(level is not None and level >= number for level in levels)
+
+
+def outcome_of(report: Report, number: int) -> tuple[Outcome, str]:
+    """What a run of ``number`` says of its size: a client that was the limit says nothing of the server.
+
+    Thresholds that were met while too few were there, or all for a moment, say nothing of the size either.
+    """
     if report.client.limited:
         return "client", report.client.reasons[0]
     if report.exit_code == EXIT_FINE:
-        return "carried", ""
+        seconds = held(report, number)
+        if seconds >= HELD:
+            return "carried", ""
+        return "broken", f"{number} were there together for {seconds} s, less than {HELD:g} s"
     missed = [f"{item.expression}: {item.reason}" for item in report.thresholds if not item.met]
     return "broken", missed[0] if missed else "nobody could join"
 
@@ -62,10 +99,11 @@ async def search(scenario: Scenario, run: RunOne, say: Callable[[str], None]) ->
     sizes = Sizes(scenario)
     found = Search(sizes.start, sizes.limit)
     while (size := found.next()) is not None:
-        report = await run(sizes.of(size))
+        wanted = sizes.of(size)
+        report = await run(wanted)
         if report.ended == "interrupted":
             break
-        outcome, why = outcome_of(report)
+        outcome, why = outcome_of(report, staying(wanted))
         found.feed(Trial(size, outcome, why))
         say(f"{sizes.participants(size)} participants: {outcome}{f' ({why})' if why else ''}")
     return found, report

@@ -35,11 +35,18 @@ def _flag(key: str) -> Any:
     return typer.Option(names, help=escape(str(description)), show_default=False)
 
 
-Source = Annotated[str | None, typer.Argument(metavar="FILE|PROFILE", help="A TOML file, or a shipped profile")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[capacity] [FILE|PROFILE]",
+        help="A TOML file, or a shipped profile; the word capacity before it is the same as --capacity",
+    ),
+]
+CAPACITY = "capacity"
 
 
 def load(
-    source: Source = None,
+    words: Words = None,
     profile: Annotated[str | None, typer.Option("--profile", help="The same as PROFILE")] = None,
     conferences: Annotated[int | None, _flag("conferences")] = None,
     participants: Annotated[int | None, _flag("participants")] = None,
@@ -108,6 +115,7 @@ def load(
         fail(ConfigurationError("--embedded and --url exclude each other", hint="one server at a time"))
     flags = {**given, "thresholds": tuple(threshold) if threshold else None}
     try:
+        searches, source = _told(words or [])
         scenario = files.load(_one(source, profile), **flags)
         found = settings.load(config, ws_url=url, processes=processes or "auto", http_port=http_port)
         plan = plan_of(scenario, found)
@@ -117,9 +125,9 @@ def load(
         how = How(embedded=embedded, out=out)
         if not embedded:
             _check_server(found, scenario, own=own)
-        if capacity:
+        if capacity or searches:
             if not scenario.thresholds:
-                raise ConfigurationError("--capacity needs a threshold to break", hint="--threshold 'loss < 1%'")
+                raise ConfigurationError("capacity needs a threshold to break", hint="--threshold 'loss < 1%'")
             text, code = start_search(plan, found, how, plan_of)
         else:
             report = start(plan, found, how)
@@ -147,6 +155,15 @@ def _check_server(found: Settings, scenario: Scenario, *, own: bool) -> None:
     except WrongAddressError as error:
         raise ConfigurationError(f"ws_url: {error.message}", hint=error.hint) from error
     refuse_public(found.ws_url, scenario.total, own=own)
+
+
+def _told(words: list[str]) -> tuple[bool, str | None]:
+    """Whether the capacity is looked for, and the scenario's file or profile. Raises ConfigurationError."""
+    searches = words[:1] == [CAPACITY]
+    rest = words[searches:]
+    if len(rest) > 1:
+        raise ConfigurationError(f"{rest[0]} and {rest[1]} exclude each other", hint="one scenario at a time")
+    return searches, rest[0] if rest else None
 
 
 def _one(source: str | None, profile: str | None) -> str | None:

@@ -81,7 +81,7 @@ def _who(plan: Plan) -> Iterable[str]:
     for name, number in groups_of(plan).items():
         if name:
             yield _row("", f"{number} of them in group {name}")
-    sizes = " + ".join(f"{height}p" for height in layers(scenario))
+    sizes = " + ".join(f"{layer.height}p" for layer in layers(scenario))
     yield _row("pictures", f"{scenario.codec}, {sizes}, {scenario.fps} frames/s")
     yield _row("layout", scenario.layout + (f", last-n {scenario.last_n}" if scenario.last_n >= 0 else ""))
     for text in scenario.thresholds:

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bot.clips.spec import LayerSpec
 from bot.load.costs import Costs
 from bot.load.machine import Machine
 from bot.load.scenario import Scenario
 from bot.load.timetable import Seat, Timetable, timetable
+from bot.participant.clips import layers_of
 from bot.participant.layout import THUMBNAIL, tile_height
 
 #: Bytes around a payload: IPv4, UDP, RTP, header extensions (abs-send-time, transport-wide-cc), SRTP tag.
@@ -26,8 +28,10 @@ BITRATES: Mapping[str, Mapping[int, int]] = {
     "vp9": {180: 100_000, 360: 300_000, 720: 1_200_000, 1080: 2_500_000},
     "av1": {180: 100_000, 360: 300_000, 720: 1_000_000, 1080: 2_000_000},
 }
-#: Heights below the largest one, of codecs that are sent in several.
-SIMULCAST: Mapping[str, tuple[int, ...]] = {"vp8": (180, 360)}
+#: Width of a picture by its lines, 16:9.
+WIDTHS = {180: 320, 360: 640, 720: 1280, 1080: 1920}
+#: Codecs that are sent in several layers, and the lines that a picture needs for that, as in the settings.
+SIMULCAST, MIN_SIMULCAST = frozenset({"vp8"}), 360
 #: More of the CPU and memory than this leaves nothing for what was not foreseen.
 USABLE = 0.8
 
@@ -103,16 +107,20 @@ def make_plan(
 # --- media ---------------------------------------------------------------------------------------------------
 
 
-def layers(scenario: Scenario) -> tuple[int, ...]:
-    """Heights that a picture is sent in, lowest first."""
-    lower = SIMULCAST.get(scenario.codec, ()) if scenario.simulcast else ()
-    return (*(height for height in lower if height < scenario.height), scenario.height)
+def is_simulcast(scenario: Scenario) -> bool:
+    """Whether pictures are sent in several layers; a quarter of a small one would show nothing."""
+    return scenario.simulcast and scenario.codec in SIMULCAST and scenario.height >= MIN_SIMULCAST
 
 
-def picture(scenario: Scenario, height: int) -> Flow:
+def layers(scenario: Scenario) -> tuple[LayerSpec, ...]:
+    """The layers that a picture is sent in, lowest first: those that its clip has."""
+    height, codec = scenario.height, scenario.codec
+    return layers_of(WIDTHS[height], height, BITRATES[codec][height], simulcast=is_simulcast(scenario))
+
+
+def picture(scenario: Scenario, layer: LayerSpec) -> Flow:
     """One layer of a picture."""
-    bitrate = BITRATES[scenario.codec][height]
-    return _flow(scenario.fps * math.ceil(bitrate / 8 / scenario.fps / PAYLOAD), bitrate)
+    return _flow(scenario.fps * math.ceil(layer.bitrate / 8 / scenario.fps / PAYLOAD), layer.bitrate)
 
 
 SOUND = Flow(SOUND_PACKETS, SOUND_BITRATE + SOUND_PACKETS * OVERHEAD * 8)
@@ -134,7 +142,7 @@ class _Flows:
 
     def up(self, seat: Seat) -> Flow:
         """What the seat sends."""
-        pictures = [picture(self._scenario, height) for height in self._layers] if seat.video else []
+        pictures = [picture(self._scenario, layer) for layer in self._layers] if seat.video else []
         return sum([*pictures, *([SOUND] if seat.audio else [])], Flow())
 
     def down(self, seat: Seat) -> Flow:
@@ -162,9 +170,9 @@ class _Flows:
             return [seat.receive_height, *[min(seat.receive_height, THUMBNAIL)] * (number - 1)]
         return [tile_height(self._scenario.participants - 1, seat.receive_height)] * number
 
-    def _delivered(self, asked: int) -> int:
+    def _delivered(self, asked: int) -> LayerSpec:
         """The tallest layer that is not taller than asked for; the lowest one always comes, as of Videobridge."""
-        return max([height for height in self._layers if height <= asked], default=self._layers[0])
+        return next((layer for layer in reversed(self._layers) if layer.height <= asked), self._layers[0])
 
 
 def _senders(scenario: Scenario, name: str, general: int) -> int:

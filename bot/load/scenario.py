@@ -16,6 +16,8 @@ from bot.load.units import Duration, Fraction
 #: More than any machine carries, and few enough to be planned at once.
 MAX_PARTICIPANTS = 100_000
 MAX_CHURNS = 1_000_000
+#: Seconds.
+MAX_DURATION = 86_400.0
 
 Layout = Literal["tile", "stage", "audio-only"]
 Codec = Literal["vp8", "vp9", "h264", "av1"]
@@ -124,7 +126,8 @@ class Scenario(_Table):
     simulcast: bool = Field(
         default=True,
         strict=True,
-        description="Pictures of VP8 in 180, 360 and 720 lines at a time, or in one size as those of other codecs",
+        description="Pictures of VP8 in a quarter and a half of the size, too, or in one as those of other codecs "
+        "and of 180 lines",
     )
     height: Literal[180, 360, 720, 1080] = Field(default=720, description="Lines of the largest picture sent")
     fps: int = Field(default=30, ge=1, le=60, strict=True, description="Frames per second")
@@ -152,7 +155,7 @@ class Scenario(_Table):
 
     # --- when ---
     duration: Duration = Field(
-        default=60.0, gt=0, le=86_400, description="Length of the whole run, coming and going included"
+        default=60.0, gt=0, le=MAX_DURATION, description="Length of the whole run, coming and going included"
     )
     join_delay: Duration | None = Field(
         default=None, ge=0, le=3600, description="Time between two joins; the same as join_rate = 1/join_delay"

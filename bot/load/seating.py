@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import SecretStr
 
 from bot.errors import ConfigurationError
-from bot.load.plan import BITRATES
+from bot.load.plan import BITRATES, WIDTHS, is_simulcast
 from bot.load.scenario import Scenario
 from bot.load.thresholds import Threshold
 from bot.load.timetable import Seat, timetable
@@ -15,8 +15,6 @@ from bot.participant.config import ParticipantConfig
 from bot.settings import Settings
 from bot.xmpp.token import MintedToken
 
-#: Width of a picture by its lines, 16:9.
-WIDTHS = {180: 320, 360: 640, 720: 1280, 1080: 1920}
 #: Decoded where a threshold asks for it and the settings say nothing: a picture with its sound.
 SAMPLE = "sample:2"
 #: Measured while they come.
@@ -93,7 +91,7 @@ def config_of(
             "width": WIDTHS[scenario.height],
             "height": scenario.height,
             "fps": scenario.fps,
-            "simulcast": scenario.simulcast and codec == "vp8",
+            "simulcast": is_simulcast(scenario),
             "video_codec": codec,
             "video_bitrate": settings.video_bitrate or BITRATES[codec][scenario.height] // 1000,
             "layout": seat.layout,

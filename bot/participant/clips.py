@@ -147,11 +147,16 @@ def speech_of(config: ParticipantConfig) -> Speech | None:
 
 
 def video_layers(settings: Settings, width: int, height: int, fps: int | None = None) -> tuple[LayerSpec, ...]:
-    """This size, and a half and a quarter of it with simulcast."""
-    sizes = [(_even(width), _even(height))]
-    if settings.simulcast:
-        sizes = [*((_even(width / share), _even(height / share)) for share in _SHARES), *sizes]
+    """The layers that the settings want of a picture of this size."""
     top = settings.video_bitrate * 1000 or BITS_PER_PIXEL * width * height * (fps or settings.fps)
+    return layers_of(width, height, top, simulcast=settings.simulcast)
+
+
+def layers_of(width: int, height: int, top: float, *, simulcast: bool) -> tuple[LayerSpec, ...]:
+    """This size with ``top`` bit/s, and a half and a quarter of it with simulcast."""
+    sizes = [(_even(width), _even(height))]
+    if simulcast:
+        sizes = [*((_even(width / share), _even(height / share)) for share in _SHARES), *sizes]
     # A small picture takes more bits a pixel: half the sides take a third of the rate.
     return tuple(
         LayerSpec(wide, tall, max(MIN_BITRATE, round(top * (wide * tall / (width * height)) ** 0.8)))
