@@ -9,7 +9,8 @@ import pytest
 from bot.embedded.server import EmbeddedServer
 from bot.errors import ConfigurationError
 from bot.load import files as scenarios
-from bot.load.crew import Crew, Share, configs_of
+from bot.load.crew import Crew, configs_of
+from bot.load.messages import Share
 from bot.load.scenario import Scenario
 from bot.load.seating import prepare
 from bot.load.shaping import Shaper

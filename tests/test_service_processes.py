@@ -152,6 +152,6 @@ async def test_objects_lines_and_the_exit_code_come_back() -> None:
 
 
 async def test_a_child_that_nobody_started_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(child._SOCKET, raising=False)
+    monkeypatch.delenv(child.SOCKET_VARIABLE, raising=False)
     with pytest.raises(RuntimeError, match="was not started by jitsi-bot"):
         await child.Parent.connect()

@@ -7,7 +7,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
@@ -25,8 +24,8 @@ from bot.engine.shaped import Link, opener
 from bot.errors import BotError
 from bot.load import seating
 from bot.load.collector import Collector, Sample, StreamSample, WorstStream
+from bot.load.messages import Share
 from bot.load.overload import MAX_LOOP_LAG
-from bot.load.scenario import Scenario
 from bot.load.shaping import Direction, Shaper
 from bot.load.timetable import Action, Seat, speaker, timetable
 from bot.media.measure import PathMeter
@@ -35,7 +34,6 @@ from bot.participant.clips import LibraryUse, sound_clip, video_clip
 from bot.participant.config import ParticipantConfig
 from bot.participant.participant import Participant
 from bot.participant.states import FINAL
-from bot.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -48,17 +46,6 @@ PROBE_INTERVAL = 0.1
 WORST = 5
 #: Duration of the clips of pattern and speech (seconds), which marks are read by.
 CLIP_DURATION = Fraction(8)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one process is to run: number ``process`` of ``processes``."""
-
-    scenario: Scenario
-    settings: Settings
-    decode: str
-    process: int
-    processes: int
 
 
 def configs_of(share: Share) -> dict[int, ParticipantConfig]:

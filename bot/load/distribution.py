@@ -7,7 +7,7 @@ error is relative at any size, and it is pure Python (hdrhistogram has no wheels
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ddsketch.ddsketch import BaseDDSketch
@@ -117,6 +117,14 @@ class Distribution:
         self.min = min(self.min, other.min)
         self.max = max(self.max, other.max)
         self._view = None
+
+    def buckets(self) -> Iterator[tuple[float, int]]:
+        """The values within 1 %, each with how often it came, in no order."""
+        if self._zeros:
+            yield 0.0, self._zeros
+        for store, sign in ((self._positive, 1), (self._negative, -1)):
+            for key, count in _buckets(store).items():
+                yield min(max(sign * self._mapping.value(int(key)), self.min), self.max), count
 
     def to_json(self) -> dict[str, Any]:
         """All of it, for a file or another process; keys of buckets are texts, as JSON has them."""

@@ -21,7 +21,6 @@ _TEXTS = {
     "media_lost": "lost their media",
     "media_back": "have media again",
     "removed": "were removed from their room",
-    "process_died": "died with their process",
 }
 
 
@@ -41,10 +40,15 @@ def moments_of(notes: Iterable[Note]) -> list[Moment]:
 def _moment(notes: Sequence[Note]) -> Moment:
     who = list(dict.fromkeys(note.who for note in notes))
     names = ", ".join(who[:NAMED]) + (f" and {len(who) - NAMED} more" if len(who) > NAMED else "")
-    number = f"{len(who)} participant{'' if len(who) == 1 else 's'}"
     first = notes[0]
-    text = f"{number} {_TEXTS[first.what]}{_how(notes)}: {names}"
+    text = f"{_what(first.what, len(who))}{_how(notes)}: {names}"
     return Moment(at=max(0.0, first.at), what=first.what, text=text)
+
+
+def _what(what: str, number: int) -> str:
+    if what == "process_died":
+        return "1 process died with its participants" if number == 1 else f"{number} processes died with theirs"
+    return f"{number} participant{'' if number == 1 else 's'} {_TEXTS[what]}"
 
 
 def _how(notes: Sequence[Note]) -> str:

@@ -13,12 +13,12 @@ import structlog
 
 from bot import logs
 from bot.errors import ConfigurationError
-from bot.load.crew import Share, clips_of, configs_of
+from bot.load.crew import clips_of, configs_of
+from bot.load.messages import Begin, Prepare, Progress, Ready, Share, Stop
 from bot.load.plan import Plan
 from bot.load.report.model import Client, Moment, Report, Server, make_report
 from bot.load.seating import decode_of, prepare
 from bot.load.standing import Standing
-from bot.load.worker import Begin, Prepare, Progress, Ready, Stop
 from bot.participant.clips import LibraryUse
 from bot.participant.own import check_media
 from bot.service.child import ChildProcess

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from bot.load.collector import Note, Tally, WorstStream, nothing_yet
 from bot.load.measures import Measures
+from bot.load.messages import Progress
 from bot.load.moments import moments_of
 from bot.load.overload import reasons
 from bot.load.report.model import Failure, Moment, Participants
 from bot.load.scenario import Scenario
 from bot.load.thresholds import Verdict, broken, evaluate_all
-from bot.load.worker import Progress
 from bot.participant.states import State
 
 #: Seconds over which rates are taken for whoever watches.

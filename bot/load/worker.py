@@ -4,60 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 
 from bot import logs
 from bot.errors import BotError
-from bot.load.collector import Tally, WorstStream
-from bot.load.crew import Crew, Share
-from bot.load.measures import Measures
+from bot.load.crew import Crew
+from bot.load.messages import Begin, Prepare, Progress, Ready, Stop
 from bot.service.child import Parent
 from bot.service.loops import run as run_loop
 
 #: Seconds between two reports.
 INTERVAL = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Prepare:
-    """What the process is to run, once it is told to."""
-
-    share: Share
-    log_level: str
-    log_format: logs.LogFormat
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """All that is sent is at hand; ``error`` says why it can't be."""
-
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """The run begins, or began, at ``at`` (Unix seconds), for all processes and machines."""
-
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Everybody is to leave now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What was measured since the last one, and how things stand. ``last`` where nothing follows."""
-
-    measures: Measures
-    tally: Tally
-    states: Counter[str] = field(default_factory=Counter)
-    in_room: int = 0
-    cpu: float = 0.0
-    worst: tuple[WorstStream, ...] = ()
-    last: bool = False
 
 
 async def work() -> None:
@@ -108,7 +64,7 @@ async def _run(parent: Parent, crew: Crew) -> None:
         for task in asides:
             task.cancel()
         await asyncio.gather(*asides, return_exceptions=True)
-        parent.send(_progress(crew, last=True))
+        parent.send(progress(crew, last=True))
 
 
 async def _obey(parent: Parent, crew: Crew) -> None:
@@ -123,10 +79,11 @@ async def _obey(parent: Parent, crew: Crew) -> None:
 async def _tell(parent: Parent, crew: Crew) -> None:
     while True:
         await asyncio.sleep(INTERVAL)
-        parent.send(_progress(crew))
+        parent.send(progress(crew))
 
 
-def _progress(crew: Crew, *, last: bool = False) -> Progress:
+def progress(crew: Crew, *, last: bool = False) -> Progress:
+    """What there is to say of a crew."""
     measures, tally = crew.collector.take()
     return Progress(measures, tally, crew.states, crew.in_room, crew.cpu, tuple(crew.worst()), last)
 

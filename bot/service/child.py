@@ -22,7 +22,8 @@ MAX_WAITING = 8 * 1024 * 1024
 #: Seconds between the request to end and the signal that ends.
 KILL_AFTER = 10.0
 _LINE_LIMIT = 1024 * 1024
-_SOCKET = "JITSI_BOT_PARENT_SOCKET"
+#: The environment variable that names the child's end of the sockets, as a file descriptor.
+SOCKET_VARIABLE = "JITSI_BOT_PARENT_SOCKET"
 
 
 def pack(message: object) -> bytes:
@@ -38,6 +39,21 @@ async def unpack(reader: asyncio.StreamReader) -> Any:
         return pickle.loads(await reader.readexactly(length))  # noqa: S301 -- from our own child or parent
     except (asyncio.IncompleteReadError, ConnectionError):
         raise EOFError("the other process is gone") from None
+
+
+def unpack_from(read: Callable[[int], bytes]) -> Any:
+    """The next message where no asyncio is: ``read`` gives as many bytes as asked for, fewer at the end.
+
+    Raises EOFError when the other end is gone.
+    """
+    header = read(_LENGTH.size)
+    if len(header) < _LENGTH.size:
+        raise EOFError("the other process is gone")
+    (length,) = _LENGTH.unpack(header)
+    body = read(length)
+    if len(body) < length:
+        raise EOFError("the other process is gone")
+    return pickle.loads(body)  # noqa: S301 -- from our own child or parent
 
 
 class ChildProcess:
@@ -76,7 +92,7 @@ class ChildProcess:
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LINE_LIMIT,
                 pass_fds=(theirs.fileno(),),
-                env=os.environ | {_SOCKET: str(theirs.fileno())},
+                env=os.environ | {SOCKET_VARIABLE: str(theirs.fileno())},
                 start_new_session=True,
             )
         except BaseException:
@@ -140,7 +156,7 @@ class Parent:
     @classmethod
     async def connect(cls) -> Parent:
         """The parent that started this process. Raises RuntimeError where none did."""
-        number = os.environ.pop(_SOCKET, None)
+        number = os.environ.pop(SOCKET_VARIABLE, None)
         if number is None:
             raise RuntimeError("this process was not started by jitsi-bot")
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -151,8 +167,9 @@ class Parent:
         return await unpack(self._reader)
 
     def send(self, message: object) -> None:
-        """Say what must not be lost."""
-        self._writer.write(pack(message))
+        """Say what must not be lost; to a parent that is gone it says nothing."""
+        if not self._writer.transport.is_closing():
+            self._writer.write(pack(message))
 
     def offer(self, message: object) -> None:
         """Say what is said again soon: it is left out where too much waits."""
