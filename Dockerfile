@@ -15,10 +15,14 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
 
 FROM ${BASE_IMAGE}
 # tini passes SIGTERM on and reaps; the bot then leaves its rooms (5 s at most) and ends with 0.
+# /data is where recordings and reports go: a new volume there belongs to the bot.
+# Debian keeps one version of it for each release: there is none to pin.
+# hadolint ignore=DL3008
 RUN apt-get update -q \
     && apt-get install -qy --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin bot
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin bot \
+    && install -d -o bot -g bot /data
 COPY --from=build /opt/venv /opt/venv
 COPY docker-entrypoint.sh /usr/local/bin/docker-entrypoint.sh
 # Nothing is written to the root file system: it may be read-only.

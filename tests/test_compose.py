@@ -1,25 +1,48 @@
 """The compose file, its examples of .env and the shipped bot.toml: they fit each other and the settings."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import typer
 import yaml
+from pydantic import BaseModel
 
+from bot.cli import app
+from bot.monitor.settings import ProbeSettings
+from bot.monitor.watch_settings import WatchSettings
 from bot.participant.config import expand
+from bot.recording.options import RecordOptions
 from bot.settings import SECRETS, Settings, environment_name, load
 from tests.requirements import require
 
 ROOT = Path(__file__).parent.parent
 PROFILES = ("dev", "production")
+#: Profiles that an example is for; the jobs are told where they go as the bot is.
+JOBS = ("bot", "probe", "watch", "record", "load", "monitoring")
+SERVED = {"dev": ("dev",), "production": ("production", *JOBS)}
 JITSI = ("web", "prosody", "jicofo", "jvb")
 BOTS = {"dev": "bot", "production": "bot-production"}
 #: Not set from outside: groups stand in the TOML file; the embedded server is for use without containers.
 NOT_IN_CONTAINERS = {"participants", "embedded_port"}
 VARIABLE = re.compile(r"\$\{(?P<name>[A-Z0-9_]+)(?::-(?P<default>[^}]*))?\}")
+
+
+#: The disk's limits are checked against each other.
+FREE: dict[str, Any] = {"disk_soft": 10**6, "disk_hard": 0}
+
+
+def parse(words: list[str]) -> None:
+    """Raise what the command line says of flags and commands that there are not; nothing is run."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("jitsi-bot", list(words))
+    rest = [*context._protected_args, *context.args]
+    name, found, arguments = command.resolve_command(context, rest)
+    found.make_context(name, arguments, parent=context)
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -51,12 +74,12 @@ def filled_in(text: str, variables: dict[str, str] | None = None) -> str:
 
 
 def variables_of(profile: str) -> set[str]:
-    """What the profile's services ask for, by ``${NAME}`` or by a variable handed on without a value."""
-    found = set()
-    for name, values in compose()["services"].items():
-        if profile in values["profiles"]:
+    """What the example's services ask for, by ``${NAME}`` or by a variable handed on without a value."""
+    found = {match["name"] for match in VARIABLE.finditer(str(compose()["secrets"]))}
+    for values in compose()["services"].values():
+        if set(SERVED[profile]) & set(values["profiles"]):
             found |= {match["name"] for match in VARIABLE.finditer(str(values))}
-            found |= {key for key, value in service(name)["environment"].items() if value is None}
+            found |= {key for key, value in values.get("environment", {}).items() if value is None}
     return found
 
 
@@ -66,11 +89,17 @@ def twins() -> set[str]:
 
 
 def test_dev_is_a_whole_jitsi_with_the_bot_and_production_the_bot_alone() -> None:
-    by_profile: dict[str, set[str]] = {profile: set() for profile in PROFILES}
+    by_profile: dict[str, set[str]] = {profile: set() for profile in (*PROFILES, *JOBS)}
     for name, values in compose()["services"].items():
         for profile in values["profiles"]:
             by_profile[profile].add(name)
-    assert by_profile == {"dev": {*JITSI, "bot"}, "production": {"bot-production"}}
+    assert by_profile == {
+        "dev": {*JITSI, "bot"},
+        "production": {"bot-production"},
+        "bot": {"bot-production"},
+        "monitoring": {"prometheus", "grafana"},
+        **{name: {name} for name in ("probe", "watch", "record", "load")},
+    }
 
 
 @pytest.mark.parametrize(
@@ -82,6 +111,12 @@ def test_dev_is_a_whole_jitsi_with_the_bot_and_production_the_bot_alone() -> Non
         ("jvb", ["10000:10000/udp"]),
         ("bot", ["127.0.0.1:8080:8080"]),
         ("bot-production", ["127.0.0.1:8080:8080"]),
+        ("probe", ["127.0.0.1:8081:8080"]),
+        ("watch", ["127.0.0.1:8082:8080"]),
+        ("load", ["127.0.0.1:8083:8080"]),
+        ("record", []),
+        ("prometheus", ["127.0.0.1:9090:9090"]),
+        ("grafana", ["127.0.0.1:3000:3000"]),
     ],
 )
 def test_published_ports_are_those_of_docker_jitsi_meet(name: str, ports: list[str]) -> None:
@@ -100,6 +135,74 @@ def test_jitsis_images_are_of_one_pinned_version_that_a_variable_changes() -> No
         assert re.fullmatch(rf"jitsi/{name}:stable-\d+(-\d+)?", filled_in(image))
         assert filled_in(image, {"JITSI_IMAGE_VERSION": "other"}) == f"jitsi/{name}:other"
     assert len({filled_in(image).partition(":")[2] for image in images.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "job"),
+    [("probe", ProbeSettings, "probe"), ("watch", WatchSettings, "watch"), ("record", RecordOptions, "record")],
+)
+def test_a_jobs_variables_are_all_its_settings_beside_the_bots(
+    name: str, model: type[BaseModel], job: str
+) -> None:
+    own = {environment_name(f"{job}_{field}") for field in model.model_fields}
+    if name == "probe":
+        own.add("JITSI_PROBE_WEBHOOK_SECRET_FILE")
+    assert set(service(name)["environment"]) == twins() | own
+
+
+def test_the_recorders_defaults_are_those_of_the_program() -> None:
+    """Its flags take an empty variable for a value: the compose file has to say all of them."""
+    for field, info in RecordOptions.model_fields.items():
+        said = filled_in(str(service("record")["environment"][f"JITSI_RECORD_{field.upper()}"]))
+        wanted = "/data" if field == "out" else info.default
+        assert RecordOptions.of(**{field: said, **FREE}) == RecordOptions.of(**{field: wanted, **FREE})
+
+
+@pytest.mark.parametrize("words", ["prob", "probe --nothing", "load many-small-rooms --room"])
+def test_a_command_that_there_is_not_is_found(words: str) -> None:
+    with pytest.raises(Exception, match="No such"):
+        parse(words.split())
+
+
+@pytest.mark.parametrize("name", ["probe", "watch", "record", "load"])
+def test_what_a_job_runs_is_a_command_that_there_is(name: str) -> None:
+    command = service(name)["command"]
+    words = shlex.split(filled_in(command)) if isinstance(command, str) else command
+    parse(words)
+
+
+@pytest.mark.parametrize("name", ["prometheus", "grafana", "probe", "watch", "record", "load"])
+def test_jobs_and_monitoring_have_no_more_rights_than_they_need(name: str) -> None:
+    found = service(name)
+    assert found["read_only"] is True
+    assert found["cap_drop"] == ["ALL"]
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    assert found["mem_limit"]
+    assert found["pids_limit"]
+    assert not {"privileged", "cap_add", "devices", "user"} & set(found)
+
+
+def test_no_password_of_grafana_is_shipped() -> None:
+    environment = service("grafana")["environment"]
+    assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in environment
+    assert not (ROOT / filled_in(compose()["secrets"]["grafana_password"]["file"])).is_file() or not tracked(
+        "config/grafana_password"
+    )
+
+
+def tracked(path: str) -> bool:
+    done = subprocess.run(["git", "ls-files", "--error-unmatch", path], cwd=ROOT, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def test_what_is_mounted_is_there() -> None:
+    volumes = [volume for item in compose()["services"].values() for volume in item.get("volumes", [])]
+    named = {volume.partition(":")[0] for volume in volumes if not volume.startswith("./")}
+    assert named == set(compose()["volumes"])
+    for volume in volumes:
+        if volume.startswith("./"):
+            assert (ROOT / volume.partition(":")[0]).is_dir()
 
 
 @pytest.mark.parametrize("name", BOTS.values())
@@ -134,7 +237,8 @@ def test_the_bots_variables_are_all_the_settings_and_nothing_else(name: str) -> 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_each_example_defines_what_its_services_ask_for_without_a_default(profile: str) -> None:
-    services = [values for values in compose()["services"].values() if profile in values["profiles"]]
+    served = set(SERVED[profile])
+    services = [values for values in compose()["services"].values() if served & set(values["profiles"])]
     asked = {
         match["name"] for values in services for match in VARIABLE.finditer(str(values)) if not match["default"]
     }
@@ -210,7 +314,11 @@ def test_the_shipped_file_explains_every_setting() -> None:
 def test_compose_itself_accepts_file_and_example(profile: str) -> None:
     require("docker-compose")
     result = subprocess.run(
-        ["docker-compose", "--env-file", f"config/env.{profile}.example", "--profile", profile, "config"],
+        [
+            *("docker-compose", "--env-file", f"config/env.{profile}.example"),
+            *(word for one in SERVED[profile] for word in ("--profile", one)),
+            "config",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
