@@ -282,6 +282,11 @@ class Settings(BaseSettings):
     statistics_interval: float = Field(
         default=10.0, ge=0, le=86_400, description="Seconds between two lines of media statistics; 0 = none"
     )
+    traces_endpoint: str | None = Field(
+        default=None,
+        description="Address that OpenTelemetry traces of each join are sent to (OTLP over HTTP), as "
+        "http://localhost:4318/v1/traces; needs the extra otel [default: off]",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level")
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="Log form; auto = console on a terminal, else JSON"

@@ -26,6 +26,7 @@ from bot.service.metrics import Metrics
 from bot.service.processes import ProcessPool, number_of_processes
 from bot.service.report import Sampler, emit_statistics
 from bot.service.supervisor import Supervisor
+from bot.service.traces import traces
 from bot.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -85,11 +86,13 @@ async def run_participants(settings: Settings, *, daemon: bool, console: Console
             logs.log_event(event)
         metrics.on_event(event)
         fates.on_event(event)
+        trace(event)
 
     configs = expand(settings)
     await asyncio.to_thread(check_media, configs)
-    supervisor = _crew(settings, configs, emit, daemon=daemon, console=console)
     async with AsyncExitStack() as stack:
+        trace = await stack.enter_async_context(traces(settings.traces_endpoint))
+        supervisor = _crew(settings, configs, emit, daemon=daemon, console=console)
         if daemon:
             server = HealthServer(
                 settings.http_host, settings.http_port, ready=lambda: supervisor.ready, metrics=metrics
