@@ -192,6 +192,17 @@ def test_texts_of_a_server_break_no_form(cause: str, example: str) -> None:
     assert len(re.findall(r"(?<!\\)\|", rows[0])) == 5
 
 
+def test_what_was_not_measured_is_told_apart_from_0() -> None:
+    measured = measures()
+    measured.count("freezes", 20, number=0)
+    known, unknown = report(measured=measured), report()
+    assert ("freezes" in view.unmeasured(known), "freezes" in view.unmeasured(unknown)) == (False, True)
+    assert "height" in view.unmeasured(known)
+    line = next(line for line in texts.markdown(unknown).splitlines() if line.startswith("Not measured: "))
+    assert {"freezes", "height", "lip_sync"} <= set(line.removeprefix("Not measured: ").split(", "))
+    assert "<h2>Not measured</h2>" in page.render(unknown)
+
+
 def test_lost_participants_are_on_a_card() -> None:
     found = report()
     people = found.participants.model_copy(update={"lost": 3})

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bot.load.scenario import Scenario
-from bot.load.timetable import Timetable, speaker, timetable
+from bot.load.seating import config_of
+from bot.load.timetable import Timetable, is_silent, timetable
+from bot.settings import load
 
 
 def plan(**values: object) -> Timetable:
@@ -107,9 +109,25 @@ def test_churn_is_of_a_share_and_of_the_times_asked_for() -> None:
 
 def test_who_speaks() -> None:
     turns = Scenario(participants=3, audio_senders=2, switch_speakers=10)
-    assert [speaker(turns, at) for at in (0, 9.9, 10, 25, 35)] == [0, 0, 1, 0, 1]
-    assert speaker(Scenario(), 5) is None
-    assert speaker(Scenario(audio_senders=0, switch_speakers=10), 5) is None
+    seats = timetable(turns).seats
+    assert [(seat.voice, seat.voices) for seat in seats] == [(0, 2), (1, 2), (None, 2)]
+    silent = [[is_silent(turns, seat, at) for seat in seats] for at in (-1, 9.9, 10, 25, 35)]
+    assert silent == [[now != 0, now != 1, True] for now in (0, 0, 1, 0, 1)]
+    for nobody in (Scenario(), Scenario(audio_senders=0, switch_speakers=10)):
+        assert not is_silent(nobody, timetable(nobody).seats[0], 5)
+
+
+def test_who_has_the_word_speaks_without_a_pause_and_others_hold_a_conversation() -> None:
+    for scenario, talk in ((Scenario(switch_speakers=5), "always"), (Scenario(), "conversation")):
+        configs = [config_of(load(), scenario, seat) for seat in timetable(scenario).seats]
+        assert [config.settings.talk for config in configs] == [talk, talk]
+        assert [(config.seat, config.seats) for config in configs] == [(0, 2), (1, 2)]
+
+
+def test_all_voices_of_groups_have_their_turn() -> None:
+    panel = {"name": "panel", "participants": 2, "audio_senders": 2}
+    seats = timetable(Scenario.model_validate({"participants": 4, "audio_senders": 1, "groups": [panel]})).seats
+    assert [(seat.voice, seat.voices) for seat in seats] == [(0, 3), (None, 3), (1, 3), (2, 3)]
 
 
 @st.composite

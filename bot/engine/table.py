@@ -19,13 +19,10 @@ from bot.bridge.payloads import PayloadFormat
 from bot.bridge.receive import MAX_DROPOUT, MAX_MISORDER
 from bot.bridge.rtp import RtpHeader, extensions, unwrap_sequence
 from bot.jingle.model import Media
+from bot.media import freezes
 
 #: Bytes of a packet that a layout looks at, from the profile of the header extension on.
 LAYOUT_AT, LAYOUT_BYTES = 12, 24
-#: Frames that give the usual time between two, and how many are needed (as Chromium's VideoQualityObserver).
-FREEZE_WINDOW, FREEZE_SAMPLES = 30, 5
-#: A longer gap between two frames is a pause of the sender, no freeze (webrtc-stats, pauseCount), in seconds.
-PAUSE = 5.0
 _SLOTS_PER_SECOND = 5
 _SLOTS = _SLOTS_PER_SECOND + 1
 _FIRST_ROWS = 256
@@ -197,7 +194,7 @@ class StreamRow:
 
     @property
     def freezes(self) -> int:
-        """Gaps between frames of at least three times the usual, and 150 ms more (webrtc-stats, freezeCount)."""
+        """Gaps in the arrival of frames (:mod:`bot.media.freezes`): a player's buffer would hide the shortest."""
         self.table.settle()
         return int(self.table.freezes[self.index])
 
@@ -394,7 +391,7 @@ class StreamTable:
         self.transit, self.first_frame, self.frame_at = (np.full(size, np.nan) for _ in range(3))
         self.masks, self.values = (np.zeros((size, LAYOUT_BYTES // 8), np.uint64) for _ in range(2))
         self.byte_slots, self.frame_slots = (np.zeros((_SLOTS, size), np.int64) for _ in range(2))
-        self.intervals = np.zeros((size, FREEZE_WINDOW), np.float32)
+        self.intervals = np.zeros((size, freezes.WINDOW), np.float32)
         self.interval_count = np.zeros(size, np.int64)
 
     def _columns(self) -> dict[str, NDArray[Any]]:
@@ -639,14 +636,14 @@ class StreamTable:
         known = (passed >= 0).nonzero()[0]  # not the first one, which has NaN
         rows, passed = rows.take(known), passed.take(known)
         count = self.interval_count.take(rows)
-        usual = self.intervals[rows].sum(axis=1) / np.maximum(1, np.minimum(count, FREEZE_WINDOW))
-        froze = (count >= FREEZE_SAMPLES) & (passed >= np.maximum(3 * usual, usual + 0.15)) & (passed < PAUSE)
+        usual = self.intervals[rows].sum(axis=1) / np.maximum(1, np.minimum(count, freezes.WINDOW))
+        froze = (count >= freezes.NEEDED) & (passed >= freezes.shortest_of_all(usual)) & (passed < freezes.PAUSE)
         if froze.any():
             self.freezes[rows[froze]] += 1
             self.frozen[rows[froze]] += passed[froze]
-        lasting = (passed < PAUSE).nonzero()[0]
+        lasting = (passed < freezes.PAUSE).nonzero()[0]
         rows, count = rows.take(lasting), count.take(lasting)
-        self.intervals[rows, count % FREEZE_WINDOW] = passed.take(lasting)
+        self.intervals[rows, count % freezes.WINDOW] = passed.take(lasting)
         self.interval_count[rows] = count + 1
 
 

@@ -27,7 +27,7 @@ from bot.load.collector import Collector, Sample, StreamSample, WorstStream
 from bot.load.messages import Share
 from bot.load.overload import MAX_LOOP_LAG
 from bot.load.shaping import Direction, Shaper
-from bot.load.timetable import Action, Seat, speaker, timetable
+from bot.load.timetable import Action, Seat, is_silent, timetable
 from bot.media.measure import PathMeter
 from bot.media.sound import SAMPLE_RATE
 from bot.participant.clips import LibraryUse, sound_clip, video_clip
@@ -96,7 +96,6 @@ class Crew:
         mine = self._seats_of_all.of_process(share.process)
         self._seats = {seat.index: seat for seat in mine.seats}
         self._actions = mine.actions
-        self._turns = seating.turns(self._seats_of_all.seats)
         self._sampled = (
             seating.sampled(self._seats_of_all.seats, share.processes) if share.decode != "none" else set[int]()
         )
@@ -252,8 +251,7 @@ class Crew:
     # --- speaking ---
 
     def _is_silent(self, seat: Seat, at: float) -> bool:
-        turn = speaker(self._share.scenario, max(0.0, at))
-        return turn is not None and self._turns.get(seat.index) != turn
+        return is_silent(self._share.scenario, seat, at)
 
     async def _switch(self) -> None:
         length = self._share.scenario.switch_speakers

@@ -99,6 +99,8 @@ def config_of(
             "receive_height": seat.receive_height,
             "region": seat.region or settings.region,
             "decode": decode,
+            # Whoever has the word speaks without a pause: it is measured when the bridge notices.
+            "talk": "always" if scenario.switch_speakers else settings.talk,
             # A relay would be the way around a bad network.
             "use_turn": "off" if seat.shaping else settings.use_turn,
         }
@@ -111,22 +113,13 @@ def config_of(
         video=_content(settings.video, "pattern") if seat.video else "none",
         start_muted_audio=settings.start_muted_audio or muted,
         start_muted_video=settings.start_muted_video,
+        seat=seat.voice or 0,
+        seats=max(1, seat.voices),
     )
 
 
 def _content(wanted: str, default: str) -> str:
     return default if wanted == "none" else wanted
-
-
-def turns(seats: Sequence[Seat]) -> dict[int, int]:
-    """Which of its conference's speakers each seat with sound is, from 0."""
-    found: dict[int, int] = {}
-    counts: dict[int, int] = {}
-    for seat in seats:
-        if seat.audio:
-            found[seat.index] = counts.get(seat.conference, 0)
-            counts[seat.conference] = found[seat.index] + 1
-    return found
 
 
 def observers(seats: Sequence[Seat]) -> set[int]:

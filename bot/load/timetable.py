@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain, count, groupby
 from typing import Literal
 
 from bot.load.scenario import Group, Layout, Scenario
@@ -26,6 +26,9 @@ class Seat:
     group: str
     video: bool
     audio: bool
+    #: Which of the ``voices`` that its conference hears it is, from 0; None for none of them.
+    voice: int | None
+    voices: int
     layout: Layout
     last_n: int
     receive_height: int
@@ -102,13 +105,16 @@ class _Member:
 
     group: Group | None
     video: bool
-    audio: bool
+    voice: int | None
 
 
 def _seats(scenario: Scenario, processes: int) -> list[Seat]:
     members = _members(scenario)
+    voices = sum(member.voice is not None for member in members)
     return [
-        _seat(scenario, members[number], (conference, number), index=index, process=index % processes)
+        _seat(
+            scenario, members[number], (conference, number), index=index, process=index % processes, voices=voices
+        )
         for index, (conference, number) in enumerate(_order(scenario))
     ]
 
@@ -131,8 +137,9 @@ def _members(scenario: Scenario) -> list[_Member]:
     audio = _shares(
         [(group.audio_senders if group else None, size) for group, size in groups], scenario.sound_senders
     )
+    voices = count()
     return [
-        _Member(group, number < seen, number < heard)
+        _Member(group, number < seen, next(voices) if number < heard else None)
         for (group, size), seen, heard in zip(groups, video, audio, strict=True)
         for number in range(size)
     ]
@@ -149,7 +156,9 @@ def _shares(groups: Iterable[tuple[int | None, int]], senders: int) -> list[int]
     return found
 
 
-def _seat(scenario: Scenario, member: _Member, place: tuple[int, int], *, index: int, process: int) -> Seat:
+def _seat(
+    scenario: Scenario, member: _Member, place: tuple[int, int], *, index: int, process: int, voices: int
+) -> Seat:
     conference, number = place
     group = member.group
     return Seat(
@@ -159,7 +168,9 @@ def _seat(scenario: Scenario, member: _Member, place: tuple[int, int], *, index:
         name=f"bot-{conference + 1}-{number + 1}",
         group=group.name if group else REST,
         video=member.video,
-        audio=member.audio,
+        audio=member.voice is not None,
+        voice=member.voice,
+        voices=voices,
         layout=(group and group.layout) or scenario.layout,
         last_n=scenario.last_n if group is None or group.last_n is None else group.last_n,
         receive_height=(
@@ -211,8 +222,8 @@ def _stays(scenario: Scenario, index: int, churns: bool) -> Iterator[Action]:
             return
 
 
-def speaker(scenario: Scenario, at: float) -> int | None:
-    """Which sender of sound of each conference speaks at ``at``, from 0; None where each speaks as it likes."""
-    if not scenario.switch_speakers or not scenario.sound_senders:
-        return None
-    return int(at / scenario.switch_speakers) % scenario.sound_senders
+def is_silent(scenario: Scenario, seat: Seat, at: float) -> bool:
+    """Whether it is another's turn to speak at ``at``; never where each speaks as it likes."""
+    if not scenario.switch_speakers or not seat.voices:
+        return False
+    return int(max(0.0, at) / scenario.switch_speakers) % seat.voices != seat.voice

@@ -18,15 +18,12 @@ from av import AudioFrame, VideoFrame
 from numpy.typing import NDArray
 
 from bot.clips.model import position
+from bot.media import freezes
 from bot.media.marks import CODES, SPACING, MarkDetector, MarkHeard, position_of
 from bot.media.sound import SAMPLE_RATE
 from bot.media.watch import RateGauge, luma_of
 from bot.media.watermark import Mark, read
 
-#: Pictures that give the usual time between two, and how many are needed (as Chromium's VideoQualityObserver).
-_FREEZE_WINDOW, _FREEZE_SAMPLES = 30, 5
-#: A longer gap is a pause of the sender, no freeze (webrtc-stats, pauseCount), in seconds.
-_PAUSE = 5.0
 #: Clocks of sender and receiver may be so many seconds apart the wrong way: a delay a little below 0 is told.
 _SKEW = 0.5
 #: Sound is held against the pictures shown so many seconds around it.
@@ -63,7 +60,7 @@ class FreezeGauge:
     """
 
     def __init__(self) -> None:
-        self._gaps: deque[float] = deque(maxlen=_FREEZE_WINDOW)
+        self._gaps: deque[float] = deque(maxlen=freezes.WINDOW)
         self._last: float | None = None
         self.count = 0
         self.duration = 0.0
@@ -71,7 +68,7 @@ class FreezeGauge:
     def feed(self, now: float) -> float | None:
         """A new picture is shown at ``now`` (seconds). Gives the length of the freeze that it ends, if it does."""
         last, self._last = self._last, now
-        if last is None or now - last >= _PAUSE:
+        if last is None or now - last >= freezes.PAUSE:
             return None
         gap = now - last
         frozen = self._is_freeze(gap)
@@ -83,15 +80,14 @@ class FreezeGauge:
         return gap
 
     def _is_freeze(self, gap: float) -> bool:
-        if len(self._gaps) < _FREEZE_SAMPLES:
+        if len(self._gaps) < freezes.NEEDED:
             return False
-        usual = sum(self._gaps) / len(self._gaps)
-        return gap >= max(3 * usual, usual + 0.15)
+        return gap >= freezes.shortest(sum(self._gaps) / len(self._gaps))
 
     def frozen(self, now: float) -> float:
         """Seconds of all freezes, also one that lasts, until it is a pause."""
         gap = 0.0 if self._last is None else now - self._last
-        return self.duration + (gap if gap < _PAUSE and self._is_freeze(gap) else 0.0)
+        return self.duration + (gap if gap < freezes.PAUSE and self._is_freeze(gap) else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

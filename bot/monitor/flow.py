@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Frames that the mean interval is of (W3C webrtc-stats, ``freezeCount``).
-RECENT = 30
-#: A gap is a freeze when it is longer than three mean intervals, and than one by so many seconds (webrtc-stats).
-MEANS, EXTRA = 3, 0.150
+from bot.media import freezes
+
 #: Sound of this level and louder is voice (-dBov, RFC 6464), as that of silence and of breath is not.
 LOUD = 50
 #: Seconds of a packet of opus, as all web clients send it.
@@ -58,7 +56,7 @@ class PictureFlow:
         self._stamp = ssrc, timestamp
         if self._last is not None:
             self._freeze(now)
-            self._intervals = [*self._intervals[1 - RECENT :], now - self._last]
+            self._intervals = [*self._intervals[1 - freezes.WINDOW :], now - self._last]
         self._found += Flow(frames=1)
         self._last, self._counted = now, 0.0
 
@@ -81,7 +79,7 @@ class PictureFlow:
         if not self._intervals:
             return 0.0
         mean = sum(self._intervals) / len(self._intervals)
-        return gap if gap > max(MEANS * mean, mean + EXTRA) else 0.0
+        return gap if gap >= freezes.shortest(mean) else 0.0
 
     def pause(self) -> None:
         """Nothing is due for now: muted, or not forwarded. What comes next is no end of a freeze."""

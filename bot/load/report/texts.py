@@ -69,6 +69,8 @@ def markdown(report: Report) -> str:
         lines += ["<details><summary>Percentiles</summary>", ""]
         lines += _table(("measure", *view.COLUMNS, "values"), percentiles)
         lines += ["</details>", ""]
+    if unmeasured := view.unmeasured(report):
+        lines += [f"Not measured: {', '.join(unmeasured)}", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -175,6 +175,11 @@ def totals(report: Report) -> list[tuple[str, str, str]]:
     return [(name, _total(report, name), MEASURES[name].text) for name in MEASURES if name in report.totals]
 
 
+def unmeasured(report: Report) -> list[str]:
+    """Measures of which nothing is known, which is something else than 0."""
+    return [name for name in MEASURES if name not in report.summary and name not in report.totals]
+
+
 def configuration(report: Report) -> list[tuple[str, str]]:
     """What of the scenario is not as it is by default, then the server and the client."""
     client = report.client
