@@ -10,7 +10,7 @@ COPY bot ./bot
 # Behind a proxy or a package index of one's own (neither secret is needed otherwise):
 # docker build --secret id=pip_conf,src=/etc/pip.conf --secret id=ca,src=ca.pem .   with cert = /run/secrets/ca
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca \
-    /opt/venv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+    /opt/venv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt '.[s3]' \
     && /opt/venv/bin/pip uninstall --quiet --yes pip setuptools
 
 FROM ${BASE_IMAGE}

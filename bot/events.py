@@ -777,6 +777,30 @@ class QualityChanged(Event):
     own: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingDelivered(Event):
+    """``target`` (folder, s3, command, webhook) has taken a recording; ``place`` is its address there."""
+
+    name: ClassVar[str] = "recording_delivered"
+    text: ClassVar[str] = "Delivered {folder} ({target}{place})"
+    folder: str
+    target: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingNotDelivered(Event):
+    """A recording stays where it is: tried again in ``retry`` seconds, at the next start where that is None."""
+
+    name: ClassVar[str] = "recording_not_delivered"
+    level: ClassVar[str] = "warning"
+    text: ClassVar[str] = "Could not deliver {folder} ({target}): {cause}"
+    folder: str
+    target: str
+    cause: str
+    retry: float | None = None
+
+
 def all_event_types() -> tuple[type[Event], ...]:
     """Every event class, for documentation and metrics."""
     # A dataclass with slots is a second class of the same name: the first one is not the one in use.

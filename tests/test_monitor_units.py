@@ -26,7 +26,8 @@ from bot.monitor.metrics import ProbeMetrics
 from bot.monitor.model import ProbeResult, Severity, Stage, Verdict
 from bot.monitor.report import as_json, as_nagios, as_text, exit_code
 from bot.monitor.thresholds import DEFAULTS, MEASURES, breaches, effective, parse
-from bot.monitor.webhook import ATTEMPTS, IDENTITY, SIGNATURE, STAMP, WAITING, WebHook, signature
+from bot.monitor.webhook import ATTEMPTS, WAITING, WebHook
+from bot.service.signing import IDENTITY, SIGNATURE, STAMP, signature
 from bot.settings import load
 from tests.test_monitor_diagnosis import LIMITS, NOW, fine
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +12,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from bot.monitor.changes import Change
+from bot.service.signing import may_succeed_later, signed_headers
 
 log = structlog.get_logger(__name__)
 
@@ -21,16 +20,10 @@ log = structlog.get_logger(__name__)
 WAITING = 100
 ATTEMPTS = 6
 TIMEOUT = 10.0
-SIGNATURE, STAMP, IDENTITY = "X-Jitsi-Bot-Signature", "X-Jitsi-Bot-Timestamp", "X-Jitsi-Bot-Id"
 
 
 class _NotTakenError(Exception):
     """The receiver did not answer with 2xx, and may do so later."""
-
-
-def signature(secret: str, stamp: str, body: bytes) -> str:
-    """``sha256=`` and the HMAC of stamp, a full stop and body: who checks the stamp is safe from repetition."""
-    return "sha256=" + hmac.new(secret.encode(), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 class WebHook:
@@ -100,12 +93,9 @@ class WebHook:
                 await self._post(http, body, str(content["id"]))
 
     async def _post(self, http: aiohttp.ClientSession, body: bytes, identity: str) -> None:
-        stamp = str(int(self._wall()))
-        headers = {"Content-Type": "application/json", STAMP: stamp, IDENTITY: identity}
-        if self._secret is not None:
-            headers[SIGNATURE] = signature(self._secret, stamp, body)
+        headers = signed_headers(body, identity, self._secret, self._wall())
         async with http.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-            if response.status in (408, 425, 429) or response.status >= 500:
+            if may_succeed_later(response.status):
                 raise _NotTakenError(f"HTTP {response.status}")
             if response.status >= 300:  # what is refused once is refused again
                 log.warning("The web-hook refuses", event_name="webhook_refused", status=response.status)

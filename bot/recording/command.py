@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.markup import escape
 
 from bot import logs
 from bot.errors import BotError, ConfigurationError
-from bot.recording import job
+from bot.recording import job, voices
 from bot.recording.compose_command import compose_recording
+from bot.recording.delivery import finished
 from bot.recording.options import JOB, RecordOptions, load_options
-from bot.recording.recover import Recovery
+from bot.recording.recover import InUseError, Recovery, locked
 from bot.recording.service import recover_all
 from bot.service import loops
 from bot.service.runner import Outcome
@@ -80,6 +81,15 @@ def record(
     disk_hard: Annotated[int | None, _option("disk_hard")] = None,
     rotate_after: Annotated[float | None, _option("rotate_after")] = None,
     rotate_size: Annotated[int | None, _option("rotate_size")] = None,
+    audio: Annotated[str | None, _option("audio")] = None,
+    deliver_folder: Annotated[Path | None, _option("deliver_folder")] = None,
+    s3_bucket: Annotated[str | None, _option("s3_bucket")] = None,
+    s3_prefix: Annotated[str | None, _option("s3_prefix")] = None,
+    s3_endpoint: Annotated[str | None, _option("s3_endpoint")] = None,
+    hook_command: Annotated[str | None, _option("hook_command")] = None,
+    webhook_url: Annotated[str | None, _option("webhook_url")] = None,
+    deliver_for: Annotated[float | None, _option("deliver_for")] = None,
+    remove_delivered: Annotated[bool | None, _option("remove_delivered")] = None,
 ) -> None:
     """Join the rooms (one --room for each), say that they are recorded, and record them to their ends."""
     if context.invoked_subcommand is not None:
@@ -129,6 +139,50 @@ def recover(
         sys.stdout.write(_line(item))
     if not done:
         sys.stdout.write("nothing to recover\n")
+
+
+@app.command()
+def audio(
+    folder: Annotated[
+        Path, typer.Argument(help="A recording, or the folder of many", exists=True, file_okay=False)
+    ],
+    format_: Annotated[str, typer.Option("--format", help="wav or flac")] = "wav",
+) -> None:
+    """Make one file of each voice for transcription: 16 kHz, one channel, silence where nothing was recorded."""
+    if format_ not in get_args(voices.Format):
+        fail(ConfigurationError(f"--format is {' or '.join(get_args(voices.Format))}, not {format_}"))
+    for item in finished(folder):
+        try:
+            with locked(item):
+                made = voices.add(item, cast("voices.Format", format_))
+        except InUseError as error:
+            fail(ConfigurationError(str(error)))
+        sys.stdout.write(f"{item}: {', '.join(made) or 'nobody was heard'}\n")
+
+
+@app.command()
+def deliver(
+    folder: Annotated[
+        Path, typer.Argument(help="A recording, or the folder of many", exists=True, file_okay=False)
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help=escape("TOML file [env: JITSI_CONFIG]"), envvar="JITSI_CONFIG"),
+    ] = None,
+) -> None:
+    """Deliver recordings that have ended and were not yet, as the settings say; those of before were, too."""
+    try:
+        options = load_options(config)
+        settings = load(config)
+        if not options.delivers:
+            fail(ConfigurationError("record: no setting says where recordings are delivered to"))
+        logs.configure(settings.log_level, settings.log_format)
+        outcome = loops.run(job.deliver(options, folder))
+    except ConfigurationError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    raise typer.Exit(EXIT_CODES[outcome])
 
 
 def _line(found: Recovery) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from bot import events, logs
+from bot import logs
 from bot.errors import BotError
 from bot.participant.config import expand
 from bot.participant.participant import Participant
+from bot.recording.delivery import finished, mark, undelivered
+from bot.recording.destinations import deliverer_of
 from bot.recording.options import RecordOptions
-from bot.recording.service import RecordingService, recover_all
+from bot.recording.service import RecordingService
 from bot.service.runner import Outcome, catch_signals, embedded_server, embedded_settings
 from bot.settings import Settings
 
@@ -27,13 +30,9 @@ async def record(settings: Settings, rooms: dict[str, RecordOptions]) -> Outcome
 
     Raises ConfigurationError where a recorder can't be started.
     """
-    for out in {options.out for options in rooms.values()}:
-        for done in await asyncio.to_thread(recover_all, out):
-            recovered = events.RecordingRecovered(
-                room=done.room, participant="", folder=str(done.folder), files=done.recovered
-            )
-            logs.log_event(recovered)
-    async with RecordingService(settings, next(iter(rooms.values())), emit=logs.log_event) as service:
+    service = RecordingService(settings, next(iter(rooms.values())), emit=logs.log_event)
+    async with service:
+        await service.resume(*{options.out for options in rooms.values()})
         release = catch_signals(service.stop_all)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(settings.duration, service.stop_all, "duration") if settings.duration else None
@@ -45,7 +44,21 @@ async def record(settings: Settings, rooms: dict[str, RecordOptions]) -> Outcome
             release()
             if timer is not None:
                 timer.cancel()
-        return _outcome(service)
+    return _outcome(service)
+
+
+async def deliver(options: RecordOptions, root: Path) -> Outcome:
+    """Deliver all recordings in ``root`` that have ended, whether that was wanted when they were made or not."""
+    deliverer = deliverer_of(options, logs.log_event)
+    try:
+        for folder in finished(root):
+            mark(folder)
+        for folder in undelivered(root):
+            deliverer.add(folder)
+        await deliverer.drain(options.deliver_for)
+    finally:
+        await deliverer.close()
+    return Outcome.LOST if deliverer.left else Outcome.FINE
 
 
 def _outcome(service: RecordingService) -> Outcome:
@@ -56,7 +69,7 @@ def _outcome(service: RecordingService) -> Outcome:
     failed = [info for info in service.list() if info.state == "failed"]
     if any(not info.seconds for info in failed):
         return Outcome.NOT_JOINED
-    return Outcome.LOST if failed else Outcome.FINE
+    return Outcome.LOST if failed or not service.delivered else Outcome.FINE
 
 
 async def record_embedded(settings: Settings, rooms: dict[str, RecordOptions]) -> Outcome:

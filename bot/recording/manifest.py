@@ -80,6 +80,8 @@ class SourceEntry(_Model):
     video_type: str | None = None
     segments: list[Segment] = Field(default_factory=list)
     gaps: list[Gap] = Field(default_factory=list)
+    #: All of it in one file of 16 kHz, from the beginning of the recording on, where that was asked for.
+    audio: str | None = None
 
 
 class ParticipantEntry(_Model):

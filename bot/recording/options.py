@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -118,6 +119,52 @@ class RecordOptions(BaseModel):
     rotate_size: int = Field(
         default=0, ge=0, description="MiB after which a file is followed by another; 0 = never"
     )
+
+    audio: Literal["none", "wav", "flac"] = Field(
+        default="none", description="Each voice in one file of 16 kHz for transcription, too, made after the end"
+    )
+    deliver_folder: Path | None = Field(default=None, description="Folder that finished recordings are copied to")
+    s3_bucket: str | None = Field(default=None, min_length=1, description="Bucket that they are uploaded to")
+    s3_prefix: str = Field(default="", max_length=512, description="What their keys begin with")
+    s3_endpoint: Address | None = Field(default=None, description="Address of another store than Amazon's")
+    s3_region: str | None = Field(default=None, description="Region of the bucket [default: boto3's]")
+    s3_access_key: str | None = Field(default=None, description="Key [default: where boto3 looks for one]")
+    s3_secret_key: SecretStr | None = Field(default=None, description="Its secret")
+    s3_part_size: int = Field(
+        default=16, ge=5, le=5120, description="MiB of a part; larger files are uploaded in several"
+    )
+    hook_command: Annotated[str, AfterValidator(_is_command)] | None = Field(
+        default=None, description="Command that is run with the folder of each finished recording"
+    )
+    webhook_url: Address | None = Field(
+        default=None, description="URL that is told of each finished recording, by POST of JSON"
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="Secret that signs what the web-hook gets (HMAC-SHA256)"
+    )
+    deliver_for: Seconds = Field(
+        default=300.0,
+        description="Seconds that a process which is to end goes on delivering; the next one does the rest",
+    )
+    remove_delivered: bool = Field(
+        default=False, description="Remove a recording here once deliver_folder or s3_bucket has all of it"
+    )
+
+    @property
+    def delivers(self) -> bool:
+        """Whether anything is done with recordings that are finished."""
+        wanted = (self.deliver_folder, self.s3_bucket, self.hook_command, self.webhook_url)
+        return self.audio != "none" or any(item is not None for item in wanted)
+
+    @model_validator(mode="after")
+    def _deliverable(self) -> Self:
+        if self.remove_delivered and self.deliver_folder is None and self.s3_bucket is None:
+            raise ValueError("remove_delivered needs deliver_folder or s3_bucket: else nothing would be left")
+        if (self.s3_access_key is None) != (self.s3_secret_key is None):
+            raise ValueError("s3_access_key and s3_secret_key need each other")
+        if self.webhook_secret is not None and self.webhook_url is None:
+            raise ValueError("webhook_secret signs what goes to webhook_url, which is not set")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -22,6 +22,7 @@ from bot.errors import BotError, ConfigurationError
 from bot.participant.config import ParticipantConfig
 from bot.participant.participant import Participant
 from bot.recording import chat, poster
+from bot.recording.delivery import mark
 from bot.recording.disk import FOLDER_MODE, MAX_WAITING, Append, DiskThread, Finish, Folder, Open, Order
 from bot.recording.names import meeting_folder
 from bot.recording.options import MEBIBYTE, RecordOptions
@@ -147,6 +148,8 @@ class Recorder:
     def _open(self) -> None:
         """Have the folder of this recording to ourselves, and a thread that writes into it."""
         self._locks.enter_context(locked(self.folder))
+        if self._options.delivers:
+            mark(self.folder)
         self._disk = DiskThread(Folder(self.folder))
 
     async def _finish(self) -> None:

@@ -17,6 +17,8 @@ from bot import events
 from bot.errors import BotError, ConfigurationError
 from bot.participant.config import ParticipantConfig, expand
 from bot.recording import poster
+from bot.recording.delivery import undelivered
+from bot.recording.destinations import deliverer_of
 from bot.recording.options import RecordOptions
 from bot.recording.recorder import Recorder
 from bot.recording.recover import InUseError, Recovery, locked, recover, unfinished
@@ -173,8 +175,8 @@ class _Job:
 class RecordingService:
     """Starts, stops and lists recorders: ``async with``, or ``close`` at the end. One that fails ends alone.
 
-    ``settings`` say where the rooms are, ``options`` how they are recorded where ``start`` says nothing else.
-    ``finished`` hears of each folder that is complete.
+    ``settings`` say where the rooms are, ``options`` how they are recorded where ``start`` says nothing else, and
+    where all finished recordings are delivered to. ``finished`` hears of each folder that is complete.
     """
 
     def __init__(
@@ -192,6 +194,9 @@ class RecordingService:
         self._finished = finished
         self._wall = wall
         self._jobs: dict[str, _Job] = {}
+        self._deliverer = deliverer_of(options, emit) if options.delivers else None
+        #: Whether all that was to be delivered is, as far as ``close`` knows.
+        self.delivered = True
 
     def __repr__(self) -> str:
         return f"<RecordingService of {len(self._jobs)} recorders>"
@@ -201,6 +206,24 @@ class RecordingService:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def resume(self, *folders: Path) -> None:
+        """Do what a process before left undone in ``folders``: make recordings whole, and deliver them."""
+        for root in folders or (self._options.out,):
+            for done in await asyncio.to_thread(recover_all, root):
+                self._emit(
+                    events.RecordingRecovered(
+                        room=done.room, participant="", folder=str(done.folder), files=done.recovered
+                    )
+                )
+            if self._deliverer is not None:
+                for folder in await asyncio.to_thread(undelivered, root):
+                    self._deliverer.add(folder)
+
+    def _complete(self, folder: Path) -> None:
+        if self._deliverer is not None:
+            self._deliverer.add(folder)
+        self._finished(folder)
 
     def start(self, room: str, *, options: RecordOptions | None = None) -> RecordingInfo:
         """Record ``room``, from now on or as the options' schedule says.
@@ -214,7 +237,7 @@ class RecordingService:
         config = recorder_config(self._settings.model_copy(update={"room": room}))
 
         def make() -> Recorder:
-            return Recorder(config, chosen, emit=self._emit, finished=self._finished)
+            return Recorder(config, chosen, emit=self._emit, finished=self._complete)
 
         job = _Job(room, window(chosen, self._wall()), make, self._wall)
         self._jobs[job.id] = job
@@ -248,9 +271,13 @@ class RecordingService:
             await asyncio.wait(running)
 
     async def close(self) -> None:
-        """End all, and return when they are over; may be called twice."""
+        """End all, deliver what can be in the time that there is for it; may be called twice."""
         self.stop_all()
         await self.wait()
+        if self._deliverer is not None:
+            await self._deliverer.drain(self._options.deliver_for)
+            await self._deliverer.close()
+            self.delivered = not self._deliverer.left
 
     def errors(self) -> tuple[BaseException, ...]:
         """What ended those that failed."""
