@@ -161,6 +161,24 @@ async def test_what_can_not_be_sent_ends_it_before_anybody_joins(server: Embedde
         await asyncio.wait_for(LoadRun(job(settings, duration="5s"), Watch()).run(), PATIENCE)
 
 
+async def test_who_is_stopped_before_it_begins_starts_no_process(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def slow(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("bot.media.clips.ClipLibrary.get", slow)
+    run = LoadRun(job(at(server, 1), duration="5s"), Watch())
+    task = asyncio.create_task(run.run())
+    await asyncio.wait_for(begun.wait(), PATIENCE)
+    run.stop()
+    report = await asyncio.wait_for(task, PATIENCE)
+    assert (report.ended, report.participants.tried, run.pids) == ("interrupted", 0, [])
+
+
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     dashboard = json.loads((Path(__file__).parents[1] / "config/grafana/load.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]

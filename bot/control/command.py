@@ -92,7 +92,7 @@ def serve_api(
         if not embedded:
             xmpp_websocket_url(program.ws_url, program.room)
         logs.configure(program.log_level, program.log_format)
-        loops.run(daemon.serve(program, found, embedded=embedded))
+        loops.run(daemon.serve(program, found, embedded=embedded, config=config))
     except BotError as error:
         fail(error)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 
@@ -24,7 +25,7 @@ from bot.settings import Settings
 log = structlog.get_logger(__name__)
 
 
-async def serve(settings: Settings, api: ApiSettings, *, embedded: bool) -> None:
+async def serve(settings: Settings, api: ApiSettings, *, embedded: bool, config: Path | None = None) -> None:
     """Serve the API until SIGTERM or SIGINT, then let all leave; a second signal ends the process at once.
 
     The participants of ``settings`` are there from the beginning: those of ``[[participants]]``, or ``bots`` of
@@ -38,17 +39,17 @@ async def serve(settings: Settings, api: ApiSettings, *, embedded: bool) -> None
             settings = embedded_settings(settings, server)
             if "bots" not in wanted:
                 settings = settings.model_copy(update={"bots": 0})
-        await _Daemon(settings, api).run(stack)
+        await _Daemon(settings, api, config).run(stack)
 
 
 class _Daemon:
     """One run of it."""
 
-    def __init__(self, settings: Settings, api: ApiSettings) -> None:
+    def __init__(self, settings: Settings, api: ApiSettings, config: Path | None) -> None:
         self._settings = settings
         self._metrics = Metrics()
         self._stop = asyncio.Event()
-        self.service = Service(settings, api, self._emit)
+        self.service = Service(settings, api, self._emit, config=config)
 
     def _emit(self, event: events.Event) -> None:
         logs.log_event(event)
@@ -93,8 +94,8 @@ class _Daemon:
         service.draining = True
         limit = service.api.drain_timeout
         log.info("Draining", event_name="api_draining", participants=service.seats.taken, limit=limit)
-        if not await service.fleet.close(limit):
-            log.warning("Not everybody has left in time", event_name="api_drain_timeout", limit=limit)
+        if not await service.close(limit):
+            log.warning("Not everything has ended in time", event_name="api_drain_timeout", limit=limit)
 
 
 def standing(settings: Settings) -> list[ParticipantConfig]:

@@ -40,6 +40,8 @@ class Operation:
     refusals: tuple[int, ...] = ()
     #: Whether it creates what would have to leave at once while the daemon ends.
     creates: bool = False
+    #: Whether a ticket in the query does in the place of a token.
+    ticket: bool = False
 
     @property
     def parameters(self) -> list[str]:

@@ -11,19 +11,25 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from bot.control import overview, participants
+from bot.control import loads, overview, participants, probes, recordings
 from bot.control.auth import Scope, allows
 from bot.control.openapi import PATTERNS, PREFIX, Operation, document
 from bot.control.options import is_loopback
 from bot.control.overview import EVENT_STREAM, wanted
 from bot.control.problems import CONTENT_TYPE, RequestError, invalid, not_found
-from bot.control.service import AnyCall, Call, Reply, Service
+from bot.control.service import AnyCall, Call, FileReply, Reply, Service
 
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 M = TypeVar("M", bound=BaseModel)
-OPERATIONS: tuple[Operation, ...] = (*overview.OPERATIONS, *participants.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *overview.OPERATIONS,
+    *participants.OPERATIONS,
+    *recordings.OPERATIONS,
+    *loads.OPERATIONS,
+    *probes.OPERATIONS,
+)
 #: Seconds without an event after which a stream says that it is alive: proxies end what is silent.
 HEARTBEAT = 15.0
 _JSON = "application/json"
@@ -70,7 +76,7 @@ def _refusal(error: RequestError) -> web.Response:
 
 def _endpoint(service: Service, operation: Operation) -> Handler:
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        scope = authorize(service, request, operation.scope or Scope.READ)
+        scope = authorize(service, request, operation)
         if operation.creates and service.draining:
             raise RequestError(503, "draining", "the daemon ends", headers={"Retry-After": "30"})
         call: AnyCall = Call(
@@ -82,6 +88,8 @@ def _endpoint(service: Service, operation: Operation) -> Handler:
         if EVENT_STREAM in operation.answers.values():
             return await _stream(service, call, request)
         reply: Reply = await operation.handler(service, call)
+        if isinstance(reply, FileReply):
+            return _file(reply)
         if reply.body is None:
             return web.Response(status=reply.status, headers=reply.headers)
         text = reply.body.model_dump_json()
@@ -90,12 +98,25 @@ def _endpoint(service: Service, operation: Operation) -> Handler:
     return endpoint
 
 
+def _file(reply: FileReply) -> web.StreamResponse:
+    """A file, whole or a range of it; whatever is in it runs nothing here."""
+    headers = {
+        "Content-Type": reply.content_type,
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, no-cache",
+    }
+    return web.FileResponse(reply.file, headers=headers)
+
+
 # --- who asks ------------------------------------------------------------------------------------------------
 
 
-def authorize(service: Service, request: web.Request, needed: Scope) -> Scope:
+def authorize(service: Service, request: web.Request, operation: Operation) -> Scope:
     """The scope of the request. Raises RequestError where it is none, or too small."""
-    tokens = service.tokens
+    tokens, needed = service.tokens, operation.scope or Scope.READ
+    if operation.ticket and service.tickets.holds(request.path, request.query.get("ticket", "")):
+        return Scope.READ
     if tokens.open:
         _check_local(request)
         return Scope.OPERATE

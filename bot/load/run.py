@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
@@ -103,8 +103,10 @@ class LoadRun:
     async def run(self) -> Report:
         """Run it to its end. Raises ConfigurationError for what can't be begun."""
         shares = self._job.shares
-        await self._warm(shares)
+        await self._unless_stopped(self._warm(shares))
         started = datetime.now(UTC)
+        if self._stopping.is_set():
+            return self._report(started)
         problem: ConfigurationError | None = None
         async with asyncio.TaskGroup() as group:
             self._ready = {share.process: asyncio.get_running_loop().create_future() for share in shares}
@@ -128,12 +130,22 @@ class LoadRun:
         use = LibraryUse(self._job.settings.cache_dir)
         try:
             for number, spec in enumerate(sorted(specs, key=repr), 1):
-                if self._stopping.is_set():
-                    return
                 self._view.say(f"Preparing media {number} of {len(specs)}")
                 await use.library.get(spec)
         finally:
             await use.close()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work``; it is broken off when the run is stopped."""
+        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            stop.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
 
     async def _begin(self) -> datetime | None:
         """Wait until all processes are ready, and let them begin together; None where one stops it before."""
