@@ -185,6 +185,8 @@ class Decoders:
     ) -> None:
         rule = DecodeRule.parse(decode)
         self._rule = rule
+        #: Whether anything is decoded at all.
+        self.active = bool(rule.kinds)
         self._on_frame = on_frame
         self._need_key_frame = need_key_frame
         self._wake = wake
@@ -204,11 +206,6 @@ class Decoders:
 
     def __repr__(self) -> str:
         return f"<Decoders {len(self._jobs)} streams>"
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is decoded at all."""
-        return bool(self._rule.kinds)
 
     @property
     def totals(self) -> DecodeTotals:

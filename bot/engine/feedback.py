@@ -195,6 +195,8 @@ class EngineFeedback:
         self.media_ssrc = 0
         self._next_feedback = started + FEEDBACK_INTERVAL
         self._next_report = started + REPORT_INTERVAL
+        #: When ``due`` is to be called (seconds, monotonic).
+        self.deadline = started
         #: RTCP packets that could not be read.
         self.malformed = 0
 
@@ -209,6 +211,10 @@ class EngineFeedback:
             self._reports.feed(packet, now)
         return packets
 
+    def hurry(self) -> None:
+        """There may be a request that is due before the deadline."""
+        self.deadline = 0.0
+
     def due(self, now: float) -> None:
         """Send what is due: feedback ten times a second, reports once, requests at their deadlines."""
         if now >= self._next_feedback:
@@ -222,6 +228,7 @@ class EngineFeedback:
         if now >= self._requests.next_deadline():
             for packet in _joined(self._requests.due(now)):
                 self._send(packet)
+        self.deadline = min(self._next_feedback, self._next_report, self._requests.next_deadline())
 
     def reports(self, now: float) -> list[bytes]:
         """Receiver reports, each with the CNAME."""

@@ -139,7 +139,9 @@ class EngineInbound:
         self._formats = formats
         self.ssrc = ssrc
         self._now = started
-        self._wake = wake
+        self._on_wake = wake
+        #: Hears that a request may be due earlier than was said.
+        self.hurry: Callable[[], None] = lambda: None
         self._on_first = on_first
         self._round_trip = round_trip
         self._nacks: dict[int, NackTracker] = {}
@@ -159,7 +161,7 @@ class EngineInbound:
             decode,
             on_frame=on_frame,
             need_key_frame=self._need_key_frame,
-            wake=wake,
+            wake=self._wake,
             endpoint_of=self.sources.endpoint_of,
         )
         self._review_at = started
@@ -533,6 +535,10 @@ class EngineInbound:
         if self._holes:
             deadline = min(deadline, *(tracker.next_deadline() for tracker in self._holes.values()), inf)
         return deadline
+
+    def _wake(self) -> None:
+        self.hurry()
+        self._on_wake()
 
     def _hole(self, row: StreamRow) -> None:
         tracker = row.tracker

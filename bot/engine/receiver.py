@@ -106,6 +106,8 @@ class Receiver:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._few = False
+        #: Transports of which something is decoded.
+        self._decoding = 0
         #: Ticks, those that came late, and the worst of it (seconds).
         self.ticks = 0
         self.late_ticks = 0
@@ -196,6 +198,7 @@ class Receiver:
         attachment = Attachment(
             self, number=number, inbound=inbound, path=path, feedback=feedback, on_rtcp=on_rtcp
         )
+        inbound.hurry = feedback.hurry
         inbound.attached(number, path)
         socket.hand_over()
         socket.on_close = attachment.detach
@@ -204,6 +207,7 @@ class Receiver:
         if not self._attachments:
             self._begin(now)
         self._attachments[number] = self._by_fileno[attachment.fileno] = attachment
+        self._decoding += inbound.decoders.active
         if self._poller is not None:
             self._poller.register(attachment.fileno, select.EPOLLIN)
         return attachment
@@ -237,6 +241,7 @@ class Receiver:
         self._note_drops(attachment)
         self._overflow_before += attachment.overflow
         del self._attachments[attachment.number], self._by_fileno[attachment.fileno]
+        self._decoding -= attachment.inbound.decoders.active
         if self._poller is not None:
             with suppress(OSError):
                 self._poller.unregister(attachment.fileno)
@@ -289,17 +294,14 @@ class Receiver:
         if self._filled:
             self._pass(now)
         few = max(FEW, FEW_OF_ONE * len(ready))
-        self._few = self.packets - before < few and not self._decodes()
-        for attachment in list(self._attachments.values()):
+        self._few = self.packets - before < few and not self._decoding
+        for attachment in [item for item in self._attachments.values() if item.feedback.deadline <= now]:
             try:
                 attachment.feedback.due(now)
             except Exception:
                 if self._is_told():
                     log.exception("Feedback could not be sent", event_name="feedback_failed")
         self._housekeeping(now)
-
-    def _decodes(self) -> bool:
-        return any(item.inbound.decoders.active for item in self._attachments.values())
 
     def _housekeeping(self, now: float) -> None:
         if now >= self._settle_at:
