@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from bot.bridge.payloads import PayloadFormat
-from bot.engine import mmsg
+from bot.engine import mmsg, sendmmsg
 from bot.engine.inbound import EngineInbound
 from bot.engine.path import MediaPath
 from bot.engine.receiver import Attachment, Receiver
@@ -74,8 +74,8 @@ def make_buffer(way: str, capacity: int = 64) -> mmsg.DatagramBuffer:
     return mmsg.MmsgBuffer(capacity) if way == "mmsg" else mmsg.PlainBuffer(capacity)
 
 
-def make_sender(way: str) -> mmsg.SendMany:
-    return mmsg.MmsgSender() if way == "mmsg" else mmsg.send_plain
+def make_sender(way: str) -> sendmmsg.SendMany:
+    return sendmmsg.MmsgSender() if way == "mmsg" else sendmmsg.send_plain
 
 
 class FakeBuffer(mmsg.PlainBuffer):

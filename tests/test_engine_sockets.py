@@ -9,7 +9,7 @@ import pylibsrtp
 import pytest
 
 from bot.bridge import rtcp, rtp
-from bot.bridge._aiortc import fast_protect
+from bot.bridge.srtp import protector, rtcp_protector, rtcp_unprotector
 from bot.engine.path import MediaPath
 from bot.engine.sockets import EngineSocket, open_socket
 from tests.engine_support import KEYS, LOOPS, Heard, bound, make_sender, srtp_session, way
@@ -232,10 +232,22 @@ async def test_a_path_through_another_transport_sends_packet_by_packet() -> None
 
 
 def test_protecting_without_detours_gives_the_same() -> None:
-    slow, fast = srtp_session(outbound=True), fast_protect(srtp_session(outbound=True))
+    slow, fast = srtp_session(outbound=True), protector(srtp_session(outbound=True))
     for packet in _packets(5):
         assert fast(packet) == slow.protect(packet)
     with pytest.raises(ValueError, match="too long"):
         fast(bytes(3000))
     with pytest.raises(pylibsrtp.Error):
         fast(b"no RTP")
+
+
+def test_rtcp_without_detours_is_the_same() -> None:
+    slow, fast = srtp_session(outbound=True), rtcp_protector(srtp_session(outbound=True))
+    there, here = srtp_session(outbound=False), rtcp_unprotector(srtp_session(outbound=False))
+    packet = rtcp.receiver_reports(7, [])
+    for _ in range(3):
+        protected = fast(packet)
+        assert protected == slow.protect_rtcp(packet)
+        assert here(protected) == there.unprotect_rtcp(protected) == packet
+    with pytest.raises(pylibsrtp.Error):
+        here(bytes(40))

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import aioice.ice
 import aioice.stun
@@ -16,7 +16,6 @@ import aiortc.rtcrtpsender
 import aiortc.rtp
 import numpy as np
 import pylibsrtp
-import pylibsrtp._binding as _srtp_binding
 import structlog
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTransport, RTCRtpSender
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
@@ -44,8 +43,6 @@ TURN_TIMEOUT, TURN_TIMEOUT_ALONE = 2.0, 5.0
 #: Seconds after a frame that could not be encoded: a track that gives nothing else must not fill the loop.
 _FAILURE_PAUSE = 0.02
 _FULL_SCALE = 32_767.0
-#: Most bytes that libsrtp adds to a packet.
-_SRTP_TRAILER = pylibsrtp.SRTP_MAX_TRAILER_LEN
 _SILENCE = -127
 
 # A vanished peer is found after four checks in vain, within 18 to 26 s. aioice waits for six, up to 39 s; consent
@@ -184,26 +181,6 @@ class Route(NamedTuple):
     remote: tuple[str, int]
     outgoing: pylibsrtp.Session
     incoming: pylibsrtp.Session
-
-
-def fast_protect(session: pylibsrtp.Session) -> Callable[[bytes], bytes]:
-    """What ``session.protect`` does, without what it makes anew for each packet. Raises pylibsrtp.Error."""
-    ffi, protect = _srtp_binding.ffi, _srtp_binding.lib.srtp_protect
-    room = len(session._cdata) - _SRTP_TRAILER
-    handle, data, view = session._srtp, session._cdata, session._buffer
-    length = ffi.new("int *")
-
-    def protected(packet: bytes) -> bytes:
-        size = len(packet)
-        if size > room:
-            raise ValueError("packet is too long")
-        length[0] = size
-        view[0:size] = packet
-        if code := protect(handle[0], data, length):
-            raise pylibsrtp.Error(f"libsrtp error {code} of {session}")  # it must live as long as this does
-        return cast("bytes", view[0 : length[0]])
-
-    return protected
 
 
 class LastingIceTransport(RTCIceTransport):

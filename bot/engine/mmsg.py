@@ -13,9 +13,8 @@ import struct
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from cffi import FFI
@@ -26,10 +25,8 @@ from numpy.typing import NDArray
 SLOT_BYTES = 1600
 #: Datagrams that one buffer holds.
 CAPACITY = 1024
-#: Datagrams of one sendmmsg call.
-_SENT_AT_ONCE = 64
 _SOL_SOCKET, _SO_TIMESTAMPNS, _SO_MEMINFO = 1, 35, 55  # Linux, asm-generic/socket.h
-_MSG_DONTWAIT, _MSG_TRUNC = 0x40, 0x20
+MSG_DONTWAIT = 0x40
 _CONTROL_BYTES = 32  # one struct timespec with its header (CMSG_SPACE(16))
 _NAME_BYTES = 28  # sockaddr_in6
 _HEADER_BYTES = 64
@@ -63,6 +60,11 @@ def _load() -> tuple[Any, Any] | None:
 
 
 _loaded = _load()
+
+
+def library() -> tuple[Any, Any] | None:
+    """What calls the C library, None on a platform without these calls."""
+    return _loaded
 
 
 def available() -> bool:
@@ -221,7 +223,7 @@ class MmsgBuffer(DatagramBuffer):
         room = self.capacity - start
         if room <= 0:
             return 0
-        found = self._lib.recvmmsg(sock.fileno(), self._pointer + start, room, _MSG_DONTWAIT, self._ffi.NULL)
+        found = self._lib.recvmmsg(sock.fileno(), self._pointer + start, room, MSG_DONTWAIT, self._ffi.NULL)
         if found >= 0:
             return int(found)
         code = self._ffi.errno
@@ -259,69 +261,3 @@ def parse_sockaddr(data: bytes) -> tuple[str, int]:
     if family == socket.AF_INET6:
         return str(ipaddress.IPv6Address(data[8:24])), port
     return socket.inet_ntoa(data[4:8]), port
-
-
-#: Sends packets over a connected socket; returns how many the system took. Raises OSError when it took none.
-SendMany = Callable[[socket.socket, Sequence[bytes]], int]
-
-
-def send_plain(sock: socket.socket, packets: Sequence[bytes]) -> int:
-    """One send for each packet."""
-    for number, packet in enumerate(packets):
-        try:
-            sock.send(packet)
-        except OSError:
-            if number:
-                return number
-            raise
-    return len(packets)
-
-
-#: Fewer packets go out faster by calls of their own.
-FEW = 3
-
-
-class MmsgSender:
-    """sendmmsg(2); of a few packets plain calls are faster."""
-
-    def __init__(self) -> None:
-        if _loaded is None:
-            raise OSError(errno.ENOSYS, "no sendmmsg here")
-        self._ffi, self._lib = _loaded
-        self._headers = self._ffi.new("struct mmsghdr[]", _SENT_AT_ONCE)
-        self._vectors = self._ffi.new("struct iovec[]", _SENT_AT_ONCE)
-        for number in range(_SENT_AT_ONCE):
-            header = self._headers[number].msg_hdr
-            header.msg_iov = self._vectors + number
-            header.msg_iovlen = 1
-
-    def __call__(self, sock: socket.socket, packets: Sequence[bytes]) -> int:
-        """Send ``packets``; returns how many the system took. Raises OSError when it took none."""
-        if len(packets) < FEW:
-            return send_plain(sock, packets)
-        sent = 0
-        while sent < len(packets):
-            chunk = packets[sent : sent + _SENT_AT_ONCE]
-            took = self._send(sock, chunk, first=not sent)
-            sent += took
-            if took < len(chunk):
-                break
-        return sent
-
-    def _send(self, sock: socket.socket, packets: Sequence[bytes], *, first: bool) -> int:
-        kept = [self._ffi.from_buffer(packet) for packet in packets]
-        for number, held in enumerate(kept):
-            self._vectors[number].iov_base = held
-            self._vectors[number].iov_len = len(held)
-        took = cast("int", self._lib.sendmmsg(sock.fileno(), self._headers, len(kept), _MSG_DONTWAIT))
-        if took < 0:
-            if not first:
-                return 0
-            code = self._ffi.errno
-            raise OSError(code, errno.errorcode.get(code, "sendmmsg"))
-        return took
-
-
-def make_sender() -> SendMany:
-    """The best way of sending of this platform."""
-    return MmsgSender() if available() else send_plain

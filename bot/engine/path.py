@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import pylibsrtp
+from mypy_extensions import mypyc_attr
 
-from bot.bridge._aiortc import fast_protect
-from bot.engine import mmsg
+from bot.bridge.srtp import protector, rtcp_protector, rtcp_unprotector
+from bot.engine import sendmmsg
 from bot.engine.sockets import EngineSocket
 
 #: A header of RTP whose SSRC nobody has: it is protected once, to see what that adds.
@@ -17,10 +18,11 @@ _PROBE = b"\x80" + bytes(11)
 
 
 @lru_cache(maxsize=1)
-def _shared_sender() -> mmsg.SendMany:
-    return mmsg.make_sender()
+def _shared_sender() -> sendmmsg.SendMany:
+    return sendmmsg.make_sender()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class MediaPath:
     """Protects and sends, and unprotects. ``remote`` is the nominated address.
 
@@ -36,13 +38,12 @@ class MediaPath:
         outgoing: pylibsrtp.Session,
         incoming: pylibsrtp.Session,
         *,
-        send_many: mmsg.SendMany | None = None,
+        send_many: sendmmsg.SendMany | None = None,
     ) -> None:
         self.transport = transport
         self.remote = remote
-        self._out = outgoing
-        self._protect = fast_protect(outgoing)
-        self._in = incoming
+        self._protect, self._protect_rtcp = protector(outgoing), rtcp_protector(outgoing)
+        self._in, self._unprotect_rtcp = incoming, rtcp_unprotector(incoming)
         self._send_many = send_many or _shared_sender()
         #: The socket, None where the transport is another's.
         self.socket = transport if isinstance(transport, EngineSocket) else None
@@ -94,7 +95,7 @@ class MediaPath:
     def send_rtcp(self, packet: bytes) -> None:
         """Protect and send one RTCP packet."""
         try:
-            protected = self._out.protect_rtcp(packet)
+            protected = self._protect_rtcp(packet)
         except (pylibsrtp.Error, ValueError):
             self.unprotectable += 1
             return
@@ -118,7 +119,7 @@ class MediaPath:
     def unprotect_rtcp(self, data: bytes) -> bytes | None:
         """The RTCP packet in ``data``; None when SRTP refuses it, which is counted."""
         try:
-            return self._in.unprotect_rtcp(data)
+            return self._unprotect_rtcp(data)
         except (pylibsrtp.Error, ValueError):
             self.refused += 1
             return None
