@@ -4,8 +4,13 @@ ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src
+# A compiler for the media engine's innermost modules (setup.py), and Python's headers where the image lacks them.
+RUN apt-get update -q \
+    && apt-get install -qy --no-install-recommends gcc libc6-dev \
+    && { python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+         || apt-get install -qy --no-install-recommends python3-dev; }
 RUN python3 -m venv /opt/venv
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml setup.py constraints.txt README.md ./
 COPY bot ./bot
 # Behind a proxy or a package index of one's own (neither secret is needed otherwise):
 # docker build --secret id=pip_conf,src=/etc/pip.conf --secret id=ca,src=ca.pem .   with cert = /run/secrets/ca

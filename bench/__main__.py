@@ -19,6 +19,7 @@ from bench.measures import Measure, growth, measures
 from bench.messages import JoinJob, JoinMeasured, Measured
 from bench.plan import FULL, QUICK, Case, Scale, cases, growth_name
 from bench.processes import CaseError, run_job, run_joins
+from bot.engine import streams
 
 #: Seconds after which no further case is begun.
 TIME_LIMIT = {FULL: 420.0, QUICK: 80.0}
@@ -105,7 +106,9 @@ def main(
         raise typer.BadParameter(f"there is no {', '.join(sorted(unknown))}")
     console = Console(stderr=True)
     wanted = needed(chosen, scale, with_growth=not only or "growth" in only)
-    circumstances = {"machine": report.machine(), "versions": report.versions(), "quick": quick}
+    compiled = not streams.__file__.endswith(".py")
+    about = {"versions": report.versions(), "compiled": compiled, "quick": quick}
+    circumstances = {"machine": report.machine()} | about
     began = time.monotonic()
     with TemporaryDirectory(prefix="bench-clips-") as directory:
         os.environ["XDG_CACHE_HOME"] = directory  # of all processes: the first one makes the clips
@@ -121,8 +124,8 @@ def main(
     unused = set(failed) - {name for item in chosen for name in item.needs}
     without_rows = {name: str(failed[name]) for name in sorted(unused)}
     rows = growth(results, scale)
-    about = circumstances | {"notes": notes(results), "seconds": round(time.monotonic() - began, 1)}
-    report.write(output, report.as_json(chosen, figures, errors | without_rows, rows, about))
+    noted = circumstances | {"notes": notes(results), "seconds": round(time.monotonic() - began, 1)}
+    report.write(output, report.as_json(chosen, figures, errors | without_rows, rows, noted))
     out = Console()
     out.print(report.table(chosen, figures, errors))
     if rows or without_rows:

@@ -54,6 +54,11 @@ def test_the_program_is_of_this_version(image: Image) -> None:
     assert image.output("version") == f"jitsi-bot {__version__}\n"
 
 
+def test_the_innermost_modules_are_compiled(image: Image) -> None:
+    [found] = (image.root / "opt/venv/lib").glob("python3*/site-packages/bot/engine/streams.*.so")
+    assert found.stat().st_size > 0
+
+
 def test_without_a_file_the_settings_are_the_defaults(image: Image) -> None:
     assert json.loads(image.output("check-config"))["participants"] == []
 
