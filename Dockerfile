@@ -1,8 +1,10 @@
 # The daemon as a container: docker build -t jitsi-bot . && docker run --read-only --env JITSI_WS_URL=... jitsi-bot
-# Another base image (--build-arg BASE_IMAGE=...) needs apt and Python 3.11 or newer with venv.
+# Another base image (--build-arg BASE_IMAGE=...) needs apt and Python 3.11 or newer with venv. --build-arg EXTRAS=locust
+# is for load runs on many machines (config/locust).
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
+ARG EXTRAS=
 WORKDIR /src
 # A compiler for the media engine's innermost modules (setup.py), and Python's headers where the image lacks them.
 RUN apt-get update -q \
@@ -15,7 +17,8 @@ COPY bot ./bot
 # Behind a proxy or a package index of one's own (neither secret is needed otherwise):
 # docker build --secret id=pip_conf,src=/etc/pip.conf --secret id=ca,src=ca.pem .   with cert = /run/secrets/ca
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca \
-    /opt/venv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt '.[s3]' \
+    /opt/venv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt \
+        ".[s3${EXTRAS:+,$EXTRAS}]" \
     && /opt/venv/bin/pip uninstall --quiet --yes pip setuptools
 
 FROM ${BASE_IMAGE}

@@ -62,8 +62,6 @@ class GuidedCrew(Crew):
         if number not in self._seats:
             seat, place = self._endless.seat(number), self._endless.place(number)
             self._seats[number] = seat
-            if place in self._turns:
-                self._turns[number] = self._turns[place]
             if link := link_of(seat, self._share.scenario.seed):
                 self.links[number] = link
             self.collector.add(number, seat.room, seat.name, observer=place in self._observers)
