@@ -125,7 +125,7 @@ def pictures(path: Path) -> list[tuple[float, Picture]]:
 
 def heard(path: Path) -> NDArray[np.float32]:
     """The sound of a file by its time stamps, mono at 48 kHz."""
-    resampler, out = AudioResampler(format="flt", layout="mono", rate=48_000), np.zeros(48_000 * 20, np.float32)
+    resampler, out = AudioResampler(format="flt", layout="mono", rate=48_000), np.zeros(48_000 * 30, np.float32)
     for frame in decoded(path):
         if isinstance(frame, AudioFrame):
             for item in resampler.resample(frame):

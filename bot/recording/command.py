@@ -13,6 +13,7 @@ from bot import logs
 from bot.errors import BotError, ConfigurationError
 from bot.recording import job, voices
 from bot.recording.compose_command import compose_recording
+from bot.recording.compose_plan import Format, Layout
 from bot.recording.delivery import finished
 from bot.recording.options import JOB, RecordOptions, load_options
 from bot.recording.recover import InUseError, Recovery, locked
@@ -90,6 +91,10 @@ def record(
     webhook_url: Annotated[str | None, _option("webhook_url")] = None,
     deliver_for: Annotated[float | None, _option("deliver_for")] = None,
     remove_delivered: Annotated[bool | None, _option("remove_delivered")] = None,
+    live: Annotated[bool | None, _option("live")] = None,
+    live_layout: Annotated[Layout | None, _option("live_layout")] = None,
+    live_format: Annotated[Format | None, _option("live_format")] = None,
+    live_height: Annotated[int | None, _option("live_height")] = None,
 ) -> None:
     """Join the rooms (one --room for each), say that they are recorded, and record them to their ends."""
     if context.invoked_subcommand is not None:

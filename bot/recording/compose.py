@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -35,14 +35,13 @@ from bot.recording.compose_layout import (
     speaker_rects,
     tile_rects,
 )
-from bot.recording.compose_media import RATE, Growing, Limiter, Pictures, Samples, Sounds
+from bot.recording.compose_media import RATE, Limiter, Pictures, Samples, Sounds
 from bot.recording.compose_paint import Canvas, Letters, scaled
-from bot.recording.compose_plan import Layout, Playing, Scene, Shown, Timeline
+from bot.recording.compose_plan import Format, Layout, Playing, Scene, Shown, Timeline
 from bot.recording.disk import FILE_MODE, Folder, Replace
-from bot.recording.manifest import MANIFEST, Manifest, Segment, read_manifest
+from bot.recording.manifest import MANIFEST, Manifest, Note, Segment, read_manifest
 from bot.recording.recover import InUseError, locked
 
-Format = Literal["mp4", "webm"]
 Progress = Callable[[float, float], None]
 #: Frames that wait for the encoder.
 WAITING = 4
@@ -163,7 +162,7 @@ class Encoder:
     def __init__(self, path: Path, options: ComposeOptions, *, live: bool = False) -> None:
         self._rate = options.fps
         self._container = _opened(path, options.format, live=live)
-        self._video = _video_stream(self._container, options)
+        self._video = _video_stream(self._container, options, live=live)
         self._audio = _audio_stream(self._container, options)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._jobs: deque[Future[None]] = deque()
@@ -203,17 +202,20 @@ class Encoder:
 
 
 def _opened(path: Path, format_: Format, *, live: bool) -> OutputContainer:
-    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof" if live else "faststart"}
+    options = {"movflags": "faststart"}
+    if live:  # what is on the disk can be played at any moment; delayed, the head tells of the sound's lead-in
+        options = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "frag_duration": str(av.time_base)}
     if format_ == "webm":
-        options = {"cluster_time_limit": "2000"} if live else {}
+        options = {"cluster_time_limit": "1000"} if live else {}
+    options |= {"flush_packets": "1"} if live else {}
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, FILE_MODE))
     return av.open(f"file:{path}", "w", format=format_, options=options)
 
 
-def _video_stream(container: OutputContainer, options: ComposeOptions) -> VideoStream:
+def _video_stream(container: OutputContainer, options: ComposeOptions, *, live: bool) -> VideoStream:
     width, height = size_of(options.height)
     if options.format == "mp4":
-        codec, own = "libx264", {"preset": "veryfast", "crf": "23"}
+        codec, own = "libx264", {"preset": "veryfast", "crf": "23"} | ({"tune": "zerolatency"} if live else {})
     else:
         codec, own = "libvpx-vp9", {"deadline": "realtime", "cpu-used": "7", "row-mt": "1", "crf": "34", "b": "0"}
     stream = container.add_stream(codec, rate=options.fps, options=own)
@@ -238,12 +240,12 @@ class Composer:
     """Makes the composite of one recording, frame by frame. Close it."""
 
     def __init__(
-        self, folder: Path, options: ComposeOptions, opener: Callable[[Path], Growing] | None = None
+        self, folder: Path, options: ComposeOptions, growing: Callable[[str], bool] | None = None
     ) -> None:
         self.folder = folder
         self.options = options
-        self._opener = opener
-        self.timeline: Timeline
+        self._growing = growing
+        self.timeline = Timeline(Manifest.model_construct(duration=0.0, participants=[], dominant_speakers=[]))
         self.problems: dict[str, str] = {}
         self._painter = Painter(options)
         self._slots = threading.Semaphore(options.workers)
@@ -305,13 +307,13 @@ class Composer:
             segment = shown[name]
             playing = Playing(segment, segment.start, segment.end)
             self._pictures[name] = Pictures(
-                self._path(segment), playing, self._slots, since=when, opener=self._opener
+                self._path(segment), playing, self._slots, since=when, growing=self._growing
             )
 
     def _listen(self, playing: Playing) -> None:
         name = playing.segment.file
         self._begun.add(name)
-        self._sounds[name] = Sounds(self._path(playing.segment), playing, self._slots, opener=self._opener)
+        self._sounds[name] = Sounds(self._path(playing.segment), playing, self._slots, growing=self._growing)
 
     def _path(self, segment: Segment) -> Path:
         """The file of a segment, in the folder, whatever a manifest says that others may have written."""
@@ -346,33 +348,32 @@ def compose(folder: Path, out: Path, options: ComposeOptions, progress: Progress
         total = composer.timeline.duration
         count = max(1, round(total * options.fps))
         for number in range(count):
-            write_frame(composer, encoder, number, options.fps)
+            write_frame(composer, encoder, number)
             progress((number + 1) / options.fps, total)
         encoder.finish()
     note_composite(folder, out)
     return Composed(out, count / options.fps, count, problems=composer.problems)
 
 
-def note_composite(folder: Path, out: Path) -> None:
+def note_composite(folder: Path, out: Path, note: str = "") -> None:
     """Name a composite in the manifest of its folder; one elsewhere, or of a folder in use, is not named."""
     if out.parent.resolve() != folder.resolve():
         return
     with suppress(InUseError), locked(folder):
         manifest = read_manifest(folder)
         manifest.composites = sorted({*manifest.composites, out.name})
+        if note:
+            manifest.notes.append(Note(at=manifest.duration, event="composite_incomplete", text=note))
         Folder(folder).carry_out(Replace(MANIFEST, manifest.to_json()))
 
 
-def write_frame(composer: Composer, encoder: Encoder, number: int, fps: int) -> None:
-    """The ``number``-th picture and its sound."""
-    encoder.picture(number, composer.picture(number / fps))
-    write_sound(composer, encoder, number, fps)
-
-
-def write_sound(
-    composer: Composer, encoder: Encoder, number: int, fps: int, patience: float | None = None
+def write_frame(
+    composer: Composer, encoder: Encoder, number: int, patience: float | None = None, *, seen: bool = True
 ) -> None:
-    """The sound of the ``number``-th picture."""
+    """The ``number``-th picture, unless it is left out, and its sound."""
+    fps = composer.options.fps
+    if seen:
+        encoder.picture(number, composer.picture(number / fps, patience))
     start, end = number * RATE // fps, (number + 1) * RATE // fps
     encoder.sound(start, composer.sound(start, end - start, patience))
 
@@ -395,10 +396,10 @@ def finished_manifest(folder: Path) -> Manifest:
 
 @contextmanager
 def composing(
-    folder: Path, options: ComposeOptions, opener: Callable[[Path], Growing] | None = None
+    folder: Path, options: ComposeOptions, growing: Callable[[str], bool] | None = None
 ) -> Iterator[Composer]:
     """A composer that is closed."""
-    composer = Composer(folder, options, opener)
+    composer = Composer(folder, options, growing)
     try:
         yield composer
     finally:

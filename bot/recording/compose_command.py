@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from bot.errors import BotError, ConfigurationError
-from bot.recording.compose import Composed, ComposeOptions, Format, compose, default_out
-from bot.recording.compose_plan import Layout
+from bot.recording.compose import Composed, ComposeOptions, compose, default_out
+from bot.recording.compose_live import compose_live
+from bot.recording.compose_plan import Format, Layout
 from bot.terminal import fail, warn
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
@@ -43,6 +44,9 @@ def compose_recording(
     threads: Annotated[
         int, typer.Option("--threads", min=0, max=64, help="Files decoded at once; 0 = one for each processor")
     ] = 0,
+    live: Annotated[
+        bool, typer.Option("--live", help="Follow a recording that is being made to its end, some seconds behind")
+    ] = False,
     font: Annotated[
         Path | None, typer.Option("--font", help="Font for names [default: one of the system]", dir_okay=False)
     ] = None,
@@ -52,13 +56,18 @@ def compose_recording(
     path = out or default_out(folder, options)
     try:
         _check(path, format_, overwrite=overwrite)
-        with _interrupted(), _shown(folder.name) as progress:
-            done = compose(folder, path, options, progress)
+        with _interrupted():
+            done = compose_live(folder, path, options, tell=warn) if live else _composed(folder, path, options)
     except BotError as error:
         fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     _tell(done)
+
+
+def _composed(folder: Path, out: Path, options: ComposeOptions) -> Composed:
+    with _shown(folder.name) as progress:
+        return compose(folder, out, options, progress)
 
 
 def _check(out: Path, format_: Format, *, overwrite: bool) -> None:
@@ -73,6 +82,8 @@ def _check(out: Path, format_: Format, *, overwrite: bool) -> None:
 def _tell(done: Composed) -> None:
     for name, why in sorted(done.problems.items()):
         warn(f"{name}: {why}")
+    if done.dropped:
+        warn(f"{done.dropped} pictures were left out, as this machine was too slow")
     sys.stdout.write(f"{done.path}: {done.seconds:.1f} s\n")
 
 

@@ -28,13 +28,15 @@ PICTURES_AHEAD, SOUND_AHEAD = 2, 25
 STRETCH, JUMP = 1 / 200, RATE * 40 // 1000
 #: Time stamps are whole milliseconds: less (samples) than this is no drift.
 NOISE = RATE * 2 // 1000
+#: Seconds between two looks at a file that grows.
+POLL = 0.1
 T = TypeVar("T", VideoFrame, Samples)
 
 
 class Source(Generic[T]):
     """One file that is decoded a little ahead of who takes from it. ``slots`` is how many may decode at once.
 
-    ``since`` leaves out what ends before that time. ``opener`` gives what is read, a file that grows for example.
+    ``since`` leaves out what ends before that time. ``growing`` says of a file's name whether it is being written.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Source(Generic[T]):
         slots: threading.Semaphore,
         *,
         since: float = 0.0,
-        opener: Callable[[Path], Growing] | None = None,
+        growing: Callable[[str], bool] | None = None,
     ) -> None:
         self.path = path
         self.playing = playing
@@ -54,9 +56,10 @@ class Source(Generic[T]):
         self.broken = 0
         self._since = since - playing.start
         self._slots = slots
-        self._opener = opener
+        self._growing = growing
         self._queue: queue.Queue[tuple[float, T] | None] = queue.Queue(self._ahead())
         self._stopped = False
+        self._stalled = False
         self._thread = threading.Thread(target=self._run, name=f"decode {path.name}", daemon=True)
         self._thread.start()
 
@@ -64,13 +67,18 @@ class Source(Generic[T]):
         return f"<{type(self).__name__} {self.path.name}>"
 
     def take(self, patience: float | None = None) -> tuple[float, T] | None:
-        """The next one with its time; None at the end, and where none came within ``patience`` seconds."""
+        """The next one with its time; None at the end, and where none came within ``patience`` seconds.
+
+        What was waited for in vain is not waited for again before something comes; without ``patience`` it is.
+        """
         if self.ended:
             return None
         try:
-            item = self._queue.get(timeout=patience) if patience != 0 else self._queue.get_nowait()
+            item = self._queue.get(timeout=0.001 if self._stalled and patience is not None else patience)
         except queue.Empty:
+            self._stalled = True
             return None
+        self._stalled = False
         self.ended = item is None
         return item
 
@@ -92,18 +100,23 @@ class Source(Generic[T]):
         raise NotImplementedError
 
     def _prepare(self, container: InputContainer) -> None:
-        """Set the decoder up, and seek."""
-        if self._since > 1.0:
+        """Set the decoder up, and seek; a file that is being written has no index for that yet."""
+        if self._since > 1.0 and self._growing is None:
             container.seek(int(self._since * av.time_base))
 
     @contextmanager
     def _open(self) -> Iterator[InputContainer]:
         with ExitStack() as stack:
             # An address for FFmpeg, whatever the name looks like.
-            file = stack.enter_context(self._opener(self.path)) if self._opener else f"file:{self.path}"
+            file: Growing | str = f"file:{self.path}"
+            if self._growing is not None:
+                file = stack.enter_context(Growing(self.path, self._goes_on))
             container = stack.enter_context(av.open(file, options={"analyzeduration": "0"}))
             assert isinstance(container, InputContainer)
             yield container
+
+    def _goes_on(self) -> bool:
+        return not self._stopped and self._growing is not None and self._growing(self.path.name)
 
     def _run(self) -> None:
         try:
@@ -288,7 +301,7 @@ class Growing:
     """A file that somebody writes: at its end a read waits, as long as ``going`` says that more will come."""
 
     def __init__(self, path: Path, going: Callable[[], bool]) -> None:
-        self._file = path.open("rb")
+        self._file = path.open("rb", buffering=0)
         self._going = going
 
     def __enter__(self) -> Self:
@@ -301,7 +314,7 @@ class Growing:
         """At least one byte, none at the end."""
         while not (data := self._file.read(size)):
             going = self._going()
-            if not going:
+            if not going:  # what was written before it was said to be whole
                 return self._file.read(size)
-            time.sleep(0.1)
+            time.sleep(POLL)
         return data

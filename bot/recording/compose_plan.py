@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from bot.recording.manifest import CONTINUED, Manifest, ParticipantEntry, Segment, SourceEntry
 
 Layout = Literal["tile", "speaker"]
+Format = Literal["mp4", "webm"]
 #: Between two files of a source that goes on, its last picture stays for so long (seconds) at the most.
 BRIDGED = 5.0
 

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from bot.errors import ConfigurationError
+from bot.recording.compose_plan import Format, Layout
 from bot.settings import load_job
 
 JOB = "record"
@@ -119,6 +120,12 @@ class RecordOptions(BaseModel):
     rotate_size: int = Field(
         default=0, ge=0, description="MiB after which a file is followed by another; 0 = never"
     )
+    live: bool = Field(
+        default=False, description="Make a composite while recording, in a process of its own, some seconds behind"
+    )
+    live_layout: Layout = Field(default="tile", description="Layout of that composite: tile or speaker")
+    live_format: Format = Field(default="mp4", description="Format of that composite: mp4 or webm")
+    live_height: int = Field(default=720, ge=144, le=2160, description="Height of that composite")
 
     audio: Literal["none", "wav", "flac"] = Field(
         default="none", description="Each voice in one file of 16 kHz for transcription, too, made after the end"

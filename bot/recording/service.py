@@ -17,6 +17,8 @@ from bot import events
 from bot.errors import BotError, ConfigurationError
 from bot.participant.config import ParticipantConfig, expand
 from bot.recording import poster
+from bot.recording.compose import ComposeOptions
+from bot.recording.compose_live import Beside
 from bot.recording.delivery import undelivered
 from bot.recording.destinations import deliverer_of
 from bot.recording.options import RecordOptions
@@ -91,9 +93,15 @@ class _Job:
     """One recorder from its schedule to its end."""
 
     def __init__(
-        self, room: str, span: Window, make: Callable[[], Recorder], wall: Callable[[], datetime]
+        self,
+        room: str,
+        span: Window,
+        make: Callable[[], Recorder],
+        wall: Callable[[], datetime],
+        beside: Beside,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
+        self.beside = beside
         self.room = room
         self.recorder: Recorder | None = None
         self.error: BaseException | None = None
@@ -236,10 +244,13 @@ class RecordingService:
         chosen = options or self._options
         config = recorder_config(self._settings.model_copy(update={"room": room}))
 
-        def make() -> Recorder:
-            return Recorder(config, chosen, emit=self._emit, finished=self._complete)
+        look = ComposeOptions(chosen.live_layout, chosen.live_format, chosen.live_height)
+        beside = Beside(look if chosen.live else None, self._emit, self._complete)
 
-        job = _Job(room, window(chosen, self._wall()), make, self._wall)
+        def make() -> Recorder:
+            return Recorder(config, chosen, emit=beside.take, finished=beside.whole)
+
+        job = _Job(room, window(chosen, self._wall()), make, self._wall, beside)
         self._jobs[job.id] = job
         self._forget()
         return job.info()
@@ -271,9 +282,14 @@ class RecordingService:
             await asyncio.wait(running)
 
     async def close(self) -> None:
-        """End all, deliver what can be in the time that there is for it; may be called twice."""
+        """End all, deliver what can be in the time that there is for it; may be called twice.
+
+        Composites that are made beside are waited for, and delivered, too.
+        """
         self.stop_all()
         await self.wait()
+        for job in self._jobs.values():
+            await job.beside.wait()
         if self._deliverer is not None:
             await self._deliverer.drain(self._options.deliver_for)
             await self._deliverer.close()
