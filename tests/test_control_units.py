@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from bot.control import options
 from bot.control.auth import Scope, Tokens, allows, split_tokens
-from bot.control.daemon import named
 from bot.control.eventlog import EventLog, Wanted
 from bot.control.fleet import Fleet, Member
 from bot.control.limits import Seats
@@ -18,6 +17,7 @@ from bot.control.model import ParticipantSpec
 from bot.control.openapi import document
 from bot.control.options import ApiSettings, check_listens, is_loopback
 from bot.control.problems import RequestError
+from bot.control.reload import named
 from bot.control.server import OPERATIONS
 from bot.errors import ConfigurationError
 from bot.events import Event, Left

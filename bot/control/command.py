@@ -66,33 +66,37 @@ def serve_api(
     if openapi:
         sys.stdout.write(json.dumps(document(OPERATIONS), indent=2) + "\n")
         return
+    flags = {
+        "ws_url": url,
+        "room": room,
+        "bots": bots,
+        "http_host": http_host,
+        "http_port": http_port,
+        "duration": duration,
+        "embedded_port": embedded_port,
+        "log_level": log_level,
+        "log_format": log_format,
+    }
+    own = {
+        "max_participants": max_participants,
+        "media_dir": media_dir,
+        "recordings_dir": recordings_dir,
+        "reports_dir": reports_dir,
+        "drain_timeout": drain_timeout,
+    }
+
+    def read() -> tuple[Settings, ApiSettings]:
+        program = settings.load(config, **flags)
+        if not embedded:
+            xmpp_websocket_url(program.ws_url, program.room)
+        return program, options.load(config, **own)
+
     try:
         if embedded and url:
             raise ConfigurationError("--embedded and --url exclude each other", hint="one server at a time")
-        found = options.load(
-            config,
-            max_participants=max_participants,
-            media_dir=media_dir,
-            recordings_dir=recordings_dir,
-            reports_dir=reports_dir,
-            drain_timeout=drain_timeout,
-        )
-        program = settings.load(
-            config,
-            ws_url=url,
-            room=room,
-            bots=bots,
-            http_host=http_host,
-            http_port=http_port,
-            duration=duration,
-            embedded_port=embedded_port,
-            log_level=log_level,
-            log_format=log_format,
-        )
-        if not embedded:
-            xmpp_websocket_url(program.ws_url, program.room)
+        program, _ = read()
         logs.configure(program.log_level, program.log_format)
-        loops.run(daemon.serve(program, found, embedded=embedded, config=config))
+        loops.run(daemon.serve(read, embedded=embedded, config=config))
     except BotError as error:
         fail(error)
     except KeyboardInterrupt:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from contextlib import AsyncExitStack
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
 
 from bot import events, logs
-from bot.control.model import ParticipantSpec
 from bot.control.options import ApiSettings, check_listens
+from bot.control.reload import Read, apply, prepare, reload
 from bot.control.server import make_app
 from bot.control.service import Service
-from bot.participant.config import ParticipantConfig, expand
-from bot.participant.own import check_media
-from bot.recording.names import sanitised
+from bot.embedded.server import EmbeddedServer
 from bot.service.http import HealthServer
 from bot.service.metrics import Metrics
 from bot.service.runner import catch_signals, embedded_server, embedded_settings
@@ -25,28 +24,43 @@ from bot.settings import Settings
 log = structlog.get_logger(__name__)
 
 
-async def serve(settings: Settings, api: ApiSettings, *, embedded: bool, config: Path | None = None) -> None:
+async def serve(read: Read, *, embedded: bool, config: Path | None = None) -> None:
     """Serve the API until SIGTERM or SIGINT, then let all leave; a second signal ends the process at once.
 
-    The participants of ``settings`` are there from the beginning: those of ``[[participants]]``, or ``bots`` of
-    them where that is given. Raises ConfigurationError for an address that can't be had, or must not.
+    ``read`` reads the settings; SIGHUP reads them again. The participants that they name are there from the
+    beginning: those of ``[[participants]]``, or ``bots`` of them where that is given. Raises ConfigurationError
+    for an address that can't be had, or must not.
     """
+    settings, api = read()
     check_listens(settings.http_host, api)
     async with AsyncExitStack() as stack:
         if embedded:
             server = await stack.enter_async_context(embedded_server(settings.embedded_port))
-            wanted = settings.model_fields_set
-            settings = embedded_settings(settings, server)
-            if "bots" not in wanted:
-                settings = settings.model_copy(update={"bots": 0})
-        await _Daemon(settings, api, config).run(stack)
+            settings, read = _in(server, settings), _reading_in(server, read)
+        await _Daemon(settings, api, read, config).run(stack)
+
+
+def _reading_in(server: EmbeddedServer, read: Read) -> Read:
+    def read_there() -> tuple[Settings, ApiSettings]:
+        settings, api = read()
+        return _in(server, settings), api
+
+    return read_there
+
+
+def _in(server: EmbeddedServer, settings: Settings) -> Settings:
+    """The settings for the embedded server, with no bots but those that were asked for."""
+    found = embedded_settings(settings, server)
+    return found if "bots" in settings.model_fields_set else found.model_copy(update={"bots": 0})
 
 
 class _Daemon:
     """One run of it."""
 
-    def __init__(self, settings: Settings, api: ApiSettings, config: Path | None) -> None:
+    def __init__(self, settings: Settings, api: ApiSettings, read: Read, config: Path | None) -> None:
         self._settings = settings
+        self._read = read
+        self._again = asyncio.Event()
         self._metrics = Metrics()
         self._stop = asyncio.Event()
         self.service = Service(settings, api, self._emit, config=config)
@@ -57,8 +71,8 @@ class _Daemon:
 
     async def run(self, stack: AsyncExitStack) -> None:
         settings, service = self._settings, self.service
-        configs = standing(settings)
-        await asyncio.to_thread(check_media, configs)
+        stack.callback(self._hear_again())
+        change = await prepare(service, settings, service.api)
         server = HealthServer(
             settings.http_host,
             settings.http_port,
@@ -79,14 +93,35 @@ class _Daemon:
         )
         service.fleet.start()
         stack.push_async_callback(self._drain)
-        for name, config in named(configs).items():
-            spec = ParticipantSpec.model_construct(room=config.room, name=config.name)
-            service.fleet.add(name, config, spec, origin="settings", cool_down=settings.cool_down)
+        await apply(service, change)
+        reloads = asyncio.create_task(self._reload(), name="reload")
+        stack.push_async_callback(_end, reloads)
         try:
             async with asyncio.timeout(settings.duration or None):
                 await self._stop.wait()
         except TimeoutError:
             pass
+
+    def _hear_again(self) -> Callable[[], None]:
+        """Read the settings again at each SIGHUP; returns what ends that."""
+        loop = asyncio.get_running_loop()
+        with suppress(ValueError, RuntimeError, NotImplementedError):
+            loop.add_signal_handler(signal.SIGHUP, self._again.set)
+
+        def release() -> None:
+            with suppress(ValueError, RuntimeError, NotImplementedError):
+                loop.remove_signal_handler(signal.SIGHUP)
+
+        return release
+
+    async def _reload(self) -> None:
+        """One after the other: a second signal while one is at work is done after it."""
+        while await self._again.wait():
+            self._again.clear()
+            try:
+                await reload(self.service, self._read)
+            except Exception:
+                log.exception("The settings could not be read again", event_name="settings_reload_failed")
 
     async def _drain(self) -> None:
         """Let everybody leave, with the API still there to tell of it; nothing new begins."""
@@ -98,19 +133,8 @@ class _Daemon:
             log.warning("Not everything has ended in time", event_name="api_drain_timeout", limit=limit)
 
 
-def standing(settings: Settings) -> list[ParticipantConfig]:
-    """The participants that the settings ask for; without any word of them, none."""
-    asked = settings.participants or ("bots" in settings.model_fields_set and settings.bots)
-    return expand(settings) if asked else []
-
-
-def named(configs: list[ParticipantConfig]) -> dict[str, ParticipantConfig]:
-    """Ids for participants of the settings: room and name, numbered where two are alike."""
-    taken: Counter[str] = Counter()
-    found = {}
-    for config in configs:
-        name = f"{sanitised(config.room)}.{sanitised(config.name)}"
-        name = "".join(item if item.isascii() else "_" for item in name)[:60].strip("._-") or "participant"
-        taken[name] += 1
-        found[name if taken[name] == 1 else f"{name}-{taken[name]}"] = config
-    return found
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Literal
 
@@ -230,6 +230,18 @@ class Fleet:
         member.stop()
         if self._tasks[member.id].done():
             self._forget(member)
+
+    def ended(self, member: Member) -> bool:
+        """Whether it holds no seat any more."""
+        return self._tasks[member.id].done()
+
+    async def let_go(self, members: Collection[Member]) -> None:
+        """Let some leave, and return when they have."""
+        tasks = [self._tasks[item.id] for item in members]
+        for member in members:
+            self.remove(member)
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def close(self, timeout: float) -> bool:
         """Let all leave within ``timeout`` seconds, and end who has not; whether all have left in time."""
