@@ -203,6 +203,29 @@ def test_what_was_not_measured_is_told_apart_from_0() -> None:
     assert "<h2>Not measured</h2>" in page.render(unknown)
 
 
+@pytest.mark.parametrize(
+    ("values", "whose"),
+    [
+        ({"shaping": {"loss": 0.02}}, "everybody"),
+        ({"groups": [{"name": "far", "participants": 1, "shaping": {"delay": 0.1}}]}, "group far"),
+        (
+            {
+                "shaping": {"loss": 0.02},
+                "groups": [{"name": "far", "participants": 1, "shaping": {"delay": 0.1}}],
+            },
+            "group far and all others",
+        ),
+        ({"shaping": {"loss": 0.02}, "groups": [{"name": "near", "participants": 1}]}, "everybody"),
+    ],
+)
+def test_a_network_that_the_scenario_made_worse_is_told(values: dict[str, object], whose: str) -> None:
+    found = report(scenario=Scenario.model_validate(values))
+    said = f"The scenario made the network of {whose} worse: loss and delay are not the server's alone"
+    assert f"\n{said}.\n" in texts.markdown(found)
+    assert said.replace("'", "&#39;") in page.render(found)
+    assert view.shaped(report()) == ""
+
+
 def test_lost_participants_are_on_a_card() -> None:
     found = report()
     people = found.participants.model_copy(update={"lost": 3})

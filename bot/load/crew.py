@@ -287,7 +287,7 @@ class Crew:
         while True:
             due += PROBE_INTERVAL
             await asyncio.sleep(due - loop.time())
-            self._lag = max(0.0, loop.time() - due)
+            self._lag = round(max(0.0, loop.time() - due), 6)  # less is the clock's own
             self.collector.loop_lag(self._lag, self._clock())
             due = max(due, loop.time() - PROBE_INTERVAL)
 

@@ -119,9 +119,8 @@ def picture(standing: Standing, at: float) -> RenderableType:
 
 def _head(standing: Standing) -> Text:
     scenario = standing.scenario
-    name = scenario.name or "load"
     return Text.assemble(
-        (f"jitsi-bot load {name}", "bold"),
+        (f"jitsi-bot load {scenario.name}".rstrip(), "bold"),
         f"  {scenario.conferences} x {scenario.participants} participants; Ctrl-C ends it with a report",
     )
 

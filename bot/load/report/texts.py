@@ -81,6 +81,9 @@ def _notes(report: Report) -> Iterable[str]:
     if text := view.ending(report):
         yield f"The run {text}."
         yield ""
+    if text := view.shaped(report):
+        yield f"{_md(text)}."
+        yield ""
     for moment in report.moments:
         yield f"- {moment.at:.1f} s: {_md(moment.text)}"
     if report.moments:

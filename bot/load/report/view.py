@@ -49,6 +49,19 @@ def ending(report: Report) -> str:
     }[report.ended]
 
 
+def shaped(report: Report) -> str:
+    """Whose network the scenario made worse, so that nobody takes that for the server's; empty for nobody's."""
+    groups = report.scenario.get("groups", ())
+    whose = [f"group {group['name']}" for group in groups if group.get("shaping")]
+    if report.scenario.get("shaping"):
+        whose.append("all others" if whose else "everybody")
+    if not whose:
+        return ""
+    return (
+        f"The scenario made the network of {' and '.join(whose)} worse: loss and delay are not the server's alone"
+    )
+
+
 def cards(report: Report) -> list[tuple[str, str]]:
     """The numbers that say most, those that were measured."""
     people = report.participants
