@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types unit fuzz compiled bench docs clean install
+.PHONY: run test lint types unit fuzz compiled bench docs reference clean install
 
 # An embedded Jitsi and two bots in it, with each other's media. Ctrl-C ends it: a job of its own on the terminal (set -m),
 # so that the key reaches the bots alone and make ends as they do, with 0.
@@ -53,8 +53,13 @@ bench: compiled
 
 test: lint types unit fuzz
 
+# The pages of the reference, out of the code.
+reference: install
+	$(BIN)/python -m docs.pages
+
 docs: install
-	$(BIN)/pdoc -o build/docs bot.api bot.events bot.settings bot.errors bot.media.remote bot.media.synthetic
+	$(BIN)/mkdocs build --quiet --clean
+	$(BIN)/pdoc -o build/docs/python bot.api bot.events bot.settings bot.errors bot.media.remote bot.media.synthetic
 	@echo build/docs/index.html
 
 clean:

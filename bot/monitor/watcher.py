@@ -210,7 +210,7 @@ class Watcher:
         """Say once that something is wrong here."""
         if not self._broken:
             self._broken = True
-            log.error(text, event_name="watch_failed", exc_info=error)
+            log.error(text, event_name="monitor_failed", exc_info=error)
 
 
 async def watch(settings: Settings, options: WatchSettings, output: Output, *, serve: bool) -> Outcome:
