@@ -7,6 +7,7 @@ FROM ${BASE_IMAGE} AS build
 ARG EXTRAS=
 WORKDIR /src
 # A compiler for the media engine's innermost modules (setup.py), and Python's headers where the image lacks them.
+# hadolint ignore=DL3008
 RUN apt-get update -q \
     && apt-get install -qy --no-install-recommends gcc libc6-dev \
     && { python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \

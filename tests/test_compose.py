@@ -4,13 +4,13 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import pytest
 import typer
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from bot.cli import app
 from bot.monitor.settings import ProbeSettings
@@ -141,8 +141,11 @@ def test_a_jobs_variables_are_all_its_settings_beside_the_bots(
     name: str, model: type[BaseModel], job: str
 ) -> None:
     own = {environment_name(f"{job}_{field}") for field in model.model_fields if field not in NOT_IN_CONTAINERS}
-    if name == "probe":
-        own.add("JITSI_PROBE_WEBHOOK_SECRET_FILE")
+    own |= {
+        f"{environment_name(f'{job}_{field}')}_FILE"
+        for field, info in model.model_fields.items()
+        if SecretStr in (info.annotation, *get_args(info.annotation))
+    }
     assert set(service(name)["environment"]) == twins() | own
 
 
