@@ -375,23 +375,29 @@ async def record_command(*words: str) -> asyncio.subprocess.Process:
     )
 
 
-async def test_the_command_records_bots_of_its_own_until_it_is_told_to_end(tmp_path: Path) -> None:
-    words = ("--disk-soft", "0", "--disk-hard", "0", "--room", "r", "--out", str(tmp_path))
-    process = await record_command("--embedded", "--embedded-port", "0", *words)
+async def test_the_command_records_bots_in_two_rooms_until_it_is_told_to_end(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    words = ("--disk-soft", "0", "--disk-hard", "0", "--room", "r", "--room", "s", "--out", str(tmp_path / "out"))
+    after = ("--deliver-folder", str(there), "--audio-only", "--audio", "flac", "--remove-delivered")
+    process = await record_command("--embedded", "--embedded-port", "0", *words, *after)
     try:
-        await until(lambda: len(_files(tmp_path)) == 4, 90)
-        await asyncio.sleep(2)
+        await until(lambda: len(_files(tmp_path / "out")) == 4, 90)
+        await asyncio.sleep(0.5)
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 20) == 0
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
-    [folder] = {path.parent for path in _files(tmp_path)}
-    manifest = read_manifest(folder)
-    assert (manifest.state, manifest.end_cause) == ("finished", "stopped")
-    assert sorted(who.name for who in manifest.participants) == ["bot-1", "bot-2"]
-    assert {item.ended for item in manifest.segments()} == {"end"}
+    assert _files(tmp_path / "out") == []  # removed once they had been delivered
+    folders = {path.parent for path in _files(there)}
+    for folder in folders:
+        manifest = read_manifest(folder)
+        assert (manifest.state, manifest.end_cause) == ("finished", "stopped")
+        assert sorted(who.name for who in manifest.participants) == ["bot-1", "bot-2"]
+        assert {item.ended for item in manifest.segments()} == {"end"}
+        assert len(list(folder.glob("*.flac"))) == 2
+    assert {read_manifest(folder).room for folder in folders} == {"r", "s"}
     recover_it = await record_command("recover", str(tmp_path))
     said, _ = await recover_it.communicate()
     assert (recover_it.returncode, said) == (0, b"nothing to recover\n")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +20,11 @@ from bot.recording.matroska import Ending, write_all, write_ending
 MAX_WAITING = 64 * 1024 * 1024
 #: A file's data is on the disk itself after so many seconds at the latest, for power cuts.
 SYNC_INTERVAL = 2.0
+#: Room that is kept for the last manifest, should the disk be full by then (bytes).
+RESERVE_SIZE = 512 * 1024
+RESERVE = ".reserve"
+#: What a disk without room says (a quota is one, too).
+FULL = (errno.ENOSPC, errno.EDQUOT)
 #: All that a recording holds is its owner's.
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
 
@@ -49,10 +56,11 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Write a whole file, so that either the old or the new one is there at any moment."""
+    """Write a whole file, so that either the old or the new one is there at any moment; ``last`` at the end."""
 
     name: str
     data: bytes
+    last: bool = False
 
 
 Order = Open | Append | Finish | Replace
@@ -89,9 +97,28 @@ class Folder:
             case Finish() if order.name in self._files:
                 self._finish(order)
             case Replace():
-                self._replace(order)
+                self._replaced(order)
             case _:
                 pass  # of a file that failed before
+
+    def reserve(self, size: int = RESERVE_SIZE) -> None:
+        """Keep room for the end of the recording; without it, there is none to keep, and nothing else is lost."""
+        try:
+            with suppress(FileExistsError), self._created(RESERVE) as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            (self.path / RESERVE).unlink(missing_ok=True)
+
+    def _replaced(self, order: Replace) -> None:
+        """The last version of a file is written in any case: on a full disk in the room that was kept for it."""
+        try:
+            self._replace(order)
+        except OSError as error:
+            reserve = self.path / RESERVE
+            if not order.last or error.errno not in FULL or not reserve.exists():
+                raise
+            reserve.unlink()
+            self._replace(order)
 
     def free(self) -> int:
         """Bytes that are free on the disk."""
@@ -101,6 +128,7 @@ class Folder:
         """Close what is open, without an end."""
         for name in list(self._files):
             self._drop(name)
+        (self.path / RESERVE).unlink(missing_ok=True)
 
     def _created(self, name: str) -> BinaryIO:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

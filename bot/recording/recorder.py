@@ -23,10 +23,10 @@ from bot.participant.config import ParticipantConfig
 from bot.participant.participant import Participant
 from bot.recording import chat, poster
 from bot.recording.delivery import mark
-from bot.recording.disk import FOLDER_MODE, MAX_WAITING, Append, DiskThread, Finish, Folder, Open, Order
+from bot.recording.disk import FOLDER_MODE, FULL, MAX_WAITING, Append, DiskThread, Finish, Folder, Open, Order
 from bot.recording.names import meeting_folder
 from bot.recording.options import MEBIBYTE, RecordOptions
-from bot.recording.recover import locked
+from bot.recording.recover import locked, mend
 from bot.recording.session import RecordingSession
 from bot.recording.track import Rotation
 from bot.recording.watchdogs import Situation, Watchdogs
@@ -85,6 +85,8 @@ class Recorder:
         self._closing: asyncio.Task[None] | None = None
         self._cause = "stopped"
         self._told: set[str] = set()
+        self._cut_off: set[str] = set()
+        self._full = False
         self._refusals = chat.Refusals()
 
     def __repr__(self) -> str:
@@ -150,7 +152,9 @@ class Recorder:
         self._locks.enter_context(locked(self.folder))
         if self._options.delivers:
             mark(self.folder)
-        self._disk = DiskThread(Folder(self.folder))
+        disk = Folder(self.folder)
+        disk.reserve()
+        self._disk = DiskThread(disk)
 
     async def _finish(self) -> None:
         """Have everything of this recording on the disk, and let go of it."""
@@ -164,6 +168,8 @@ class Recorder:
         await asyncio.to_thread(disk.close)
         self._failures()
         try:
+            if self._cut_off:
+                await asyncio.to_thread(self._mend)
             if self.session.manifest.duration:
                 self.session.manifest.poster = await asyncio.to_thread(poster.add, self.folder)
         finally:
@@ -173,6 +179,12 @@ class Recorder:
             self._watchdogs = None
         if self.session.begun:
             self._finished(self.folder)
+
+    def _mend(self) -> None:
+        try:
+            mend(self.folder, self._cut_off)
+        except (OSError, ValueError) as error:
+            log.warning("Files are not whole", event_name="recording_cut_off", cause=str(error))
 
     def _end(self) -> None:
         """End all files while their sources are still there; only the first call does so."""
@@ -245,6 +257,8 @@ class Recorder:
         for failure in self._disk.failures():
             if isinstance(failure.order, Open | Append | Finish):
                 self.session.failed(failure.order.name)
+                self._cut_off.add(failure.order.name)
+            self._full = self._full or failure.error.errno in FULL
             self._degraded(f"{failure.order.name}: {failure.error.strerror}", "disk_failed")
 
     def _degraded(self, cause: str, event: str) -> None:
@@ -258,8 +272,9 @@ class Recorder:
             return
         state = watchdogs.disk(self._disk.free)
         slow = self._disk.waiting > MAX_WAITING
-        if state == "full":
-            self._degraded(f"less than {self._options.disk_hard} MiB are free: all files are closed", "disk_full")
+        if state == "full" or self._full:
+            cause = "the disk is full" if self._full else f"less than {self._options.disk_hard} MiB are free"
+            self._degraded(f"{cause}: all files are closed", "disk_full")
             self._give(self.session.end("disk", now))
             self._say("The recording has ended: the disk is full.")
             self._wanted = False
@@ -330,6 +345,8 @@ class Recorder:
         self.made = True
         self._cause = "stopped"
         self._told.clear()
+        self._cut_off.clear()
+        self._full = False
         self._open()
         self._look()
 
@@ -398,6 +415,8 @@ class Recorder:
         if isinstance(event, events.ChatMessageReceived) and event.stamp is None:
             self._asked(event)
         match event:
+            case events.ParticipantJoined() if self.session.active:
+                self.session.joined(event.endpoint, event.nick, now)  # before there is anything to name a file of
             case events.ChatMessageReceived() if not event.private and event.stamp is None:
                 self.session.chat(event.endpoint, event.nick, event.body, now)
             case events.DominantSpeakerChanged() if not event.silence:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bot import __version__
-from bot.recording.disk import FILE_MODE, Folder, Replace
+from bot.recording.disk import FILE_MODE, RESERVE, Folder, Replace
 from bot.recording.ebml import EbmlError
 from bot.recording.manifest import MANIFEST, SPEAKERS, Manifest, SourceEntry, read_manifest, web_vtt
 from bot.recording.matroska import Repair, repair
@@ -93,11 +93,36 @@ def recover(folder: Path) -> Recovery:
         for name, done in found.files.items():
             if done.outcome == "empty":
                 (folder / name).unlink()  # a head, and no frame
-        (folder / f".{MANIFEST}.new").unlink(missing_ok=True)
+        for left in (f".{MANIFEST}.new", RESERVE):
+            (folder / left).unlink(missing_ok=True)
         disk = Folder(folder)
         disk.carry_out(Replace(MANIFEST, manifest.to_json()))
         disk.carry_out(Replace(SPEAKERS, web_vtt(manifest)))
         return found
+
+
+def mend(folder: Path, names: Iterable[str]) -> None:
+    """Make files whole that could not be written to their ends, once the rest is. Raises OSError and ValueError.
+
+    The caller keeps others out of the folder.
+    """
+    manifest = read_manifest(folder)
+    found = Recovery(folder)
+    for name in names:
+        try:
+            found.files[name] = repair(folder / name)
+        except FileNotFoundError:
+            found.files[name] = Repair("empty")
+        except EbmlError as error:
+            found.unreadable[name] = str(error)
+    for source in (source for who in manifest.participants for source in who.sources):
+        kept = [item for item in source.segments if item.file not in found.files]
+        _finish_source(source, found)
+        source.segments = sorted([*kept, *source.segments], key=lambda item: item.start)
+    for name, done in found.files.items():
+        if done.outcome == "empty":
+            (folder / name).unlink(missing_ok=True)
+    Folder(folder).carry_out(Replace(MANIFEST, manifest.to_json()))
 
 
 def _manifest(folder: Path) -> Manifest:

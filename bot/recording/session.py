@@ -395,11 +395,11 @@ class RecordingSession:
         manifest.duration = round(self.at(now), 3)
         for who in manifest.participants:
             who.talk_time = talk_time(who.talking, self.at(now))
-        orders: list[Order] = [Replace(MANIFEST, manifest.to_json())]
+        orders: list[Order] = [Replace(MANIFEST, manifest.to_json(), last=self._ended)]
         vtt = web_vtt(manifest)
         if vtt != self._vtt:
             self._vtt = vtt
-            orders.append(Replace(SPEAKERS, vtt))
+            orders.append(Replace(SPEAKERS, vtt, last=self._ended))
         return orders
 
 
