@@ -159,7 +159,7 @@ def test_workers_are_added_up_to_one_report() -> None:
     assert book.standing.in_room == 3
     book.heard("a", 0, said(progress(last=True)))
     book.ended("b")
-    assert book.busy == set()
+    assert (book.busy, len(book.seats)) == (set(), 0)
     report = book.report(1010.0)
     assert (report.exit_code, report.seconds) == (0, 10)
     assert report.participants.model_dump() == {"planned": 3, "tried": 3, "joined": 3, "peak": 3, "lost": 0}

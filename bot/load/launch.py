@@ -78,25 +78,13 @@ def _prepared(plan: Plan, settings: Settings, how: How) -> Settings:
             f"this machine can't carry it: {plan.problems[0].text}", hint="--dry-run prints the whole plan"
         )
     check_warm_up(plan.scenario)
-    _can_write(how.out)
+    if how.out is not None:
+        files.check_writable(how.out, "--out")
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "warning"})  # the view tells what is normal
     logs.configure(settings.log_level, settings.log_format)
     raise_file_limit()
     return settings
-
-
-def _can_write(directory: Path | None) -> None:
-    """See that reports can be written before an hour of measuring is."""
-    if directory is None:
-        return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigurationError(f"--out {directory}: {error.strerror}") from error
 
 
 async def _run(plan: Plan, settings: Settings, how: How) -> Report:

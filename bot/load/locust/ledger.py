@@ -109,8 +109,10 @@ class Ledger:
         """Take what a worker has measured. Raises ValueError for what can't be read."""
         progress, host = from_wire(data), Host.model_validate(data["host"])
         worker = self._worker(owner, index)
-        worker.host, worker.busy = host, not progress.last
+        worker.host = host
         self.standing.feed(worker.index, progress)
+        if progress.last:
+            self.ended(owner)
 
     def died(self, owner: str, index: int, now: float, how: str) -> None:
         """The bot process of a worker is gone; its users may start it anew."""
@@ -133,6 +135,7 @@ class Ledger:
         """A worker has no participants any more, and says so itself."""
         if owner in self._workers:
             self._workers[owner].busy = False
+            self.seats.drop(owner)
 
     # --- as it stands ---
 

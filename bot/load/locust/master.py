@@ -51,6 +51,7 @@ class MasterSide:
         self._settings: Settings | None = None
         self._problem = ""
         self._ended: Ended = "duration"
+        self._code: int | None = None
         self._ticker: Greenlet[..., None] | None = None
         #: The report of the run that ended last.
         self.report: Report | None = None
@@ -78,11 +79,15 @@ class MasterSide:
         except WrongAddressError as error:
             raise ConfigurationError(f"--host: {error.message}", hint=error.hint) from error
         refuse_public(found.ws_url, users, own=self._wanted.own)
+        if self._wanted.out is not None:
+            files.check_writable(self._wanted.out, "--jitsi-out")
         return scenario, found
 
     def begin(self) -> None:
         """A run begins: tell the workers what it is."""
         self._problem, self._ended = "", "duration"
+        if self._environment.process_exit_code == self._code:
+            self._exit_with(None)  # that was the run before
         try:
             scenario, self._settings = self.check(self._environment.host)
         except BotError as error:
@@ -115,7 +120,7 @@ class MasterSide:
         self._ledger = None
         self.report = ledger.report(time.time(), self._ended)
         if self.report.exit_code != EXIT_FINE and self._environment.process_exit_code is None:
-            self._environment.process_exit_code = self.report.exit_code
+            self._exit_with(self.report.exit_code)
         self._write(self.report)
 
     def _write(self, report: Report) -> None:
@@ -176,9 +181,13 @@ class MasterSide:
         else:
             self._runner.stop()
 
+    def _exit_with(self, code: int | None) -> None:
+        """Let Locust end with it, in the place of its own judgement."""
+        self._environment.process_exit_code = self._code = code
+
     def _refuse(self, text: str) -> None:
         self._problem = text
-        self._environment.process_exit_code = EXIT_USAGE
+        self._exit_with(EXIT_USAGE)
         log.error("Nobody can join: %s", text)
 
     # --- what workers say ---
@@ -196,7 +205,7 @@ class MasterSide:
                 seat = self._ledger.seat(msg.node_id, self._index(msg.node_id))
             except ConfigurationError as error:
                 text = str(error)
-                self._environment.process_exit_code = EXIT_USAGE
+                self._exit_with(EXIT_USAGE)
         answer = {"ticket": msg.data["ticket"], "seat": seat, "text": text}
         self._runner.send_message(names.SEAT, answer, msg.node_id)
 

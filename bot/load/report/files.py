@@ -14,6 +14,17 @@ from bot.load.report.model import Report
 JSON, HTML, JUNIT, SUMMARY = "report.json", "report.html", "junit.xml", "summary.md"
 
 
+def check_writable(directory: Path, option: str) -> None:
+    """See that reports can be written before an hour of measuring is. Raises ConfigurationError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"{option} {directory}: {error.strerror}") from error
+
+
 def write(report: Report, directory: Path) -> list[Path]:
     """Write all forms of it to ``directory``, made where it is missing; each is there whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
