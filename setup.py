@@ -41,7 +41,7 @@ def extensions():
     try:
         found = mypycify([*options, *MODULES], group_name="bot_media")
     except SystemExit:  # as another version of mypy may say of the sources: it has told why
-        print("The modules are installed as they are", file=sys.stderr)
+        sys.stderr.write("The modules are installed as they are\n")
         return []
     for extension in found:
         extension.optional = True
