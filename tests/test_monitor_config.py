@@ -94,7 +94,8 @@ async def test_a_prometheus_that_scrapes_has_data_for_each_query_of_the_dashboar
     metrics.show(with_certificate())
     server = HealthServer("127.0.0.1", 0, ready=lambda: True, metrics=metrics)
     await server.start()
-    shutil.copy(RULES, tmp_path)
+    for file in PROMETHEUS.glob("*.rules.yml"):
+        shutil.copy(file, tmp_path)
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{server.bound_port}"]}]
