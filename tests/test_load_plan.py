@@ -99,6 +99,15 @@ def test_layouts() -> None:
     assert down(simulcast=False) == 4 * large, "there is no smaller one"
 
 
+def test_a_bad_network_costs_those_who_have_it() -> None:
+    good = plan(participants=4, audio_senders=0).total
+    group = {"name": "far", "participants": 1, "shaping": {"delay": 0.1}}
+    bad = plan(participants=4, audio_senders=0, groups=[group]).total
+    packets = (good.up.packets + good.down.packets) / 4
+    assert bad.cores - good.cores == pytest.approx(packets * COSTS.packet_shaped)
+    assert bad.files - good.files == 2
+
+
 def test_the_bridge_routes_the_loudest() -> None:
     def sounds(**values: Any) -> float:
         return plan(participants=10, senders=0, **values).total.down.packets / SOUND.packets

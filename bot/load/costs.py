@@ -36,6 +36,9 @@ class Costs(BaseModel):
         ge=0,
         description="CPU of a packet received, with statistics and transport-wide-cc feedback",
     )
+    packet_shaped: float = Field(
+        default=9e-6, ge=0, description="CPU of a packet either way over a bad network, on top: two sockets more"
+    )
     join: float = Field(default=0.018, ge=0, description="CPU of a join: WebSocket, XMPP, ICE, DTLS")
     memory: float = Field(default=3.5e6, ge=0, description="Bytes of memory of each participant")
     process_memory: float = Field(

@@ -190,12 +190,14 @@ def _demand(times: Timetable, flows: _Flows, costs: Costs, machine: Machine) -> 
     seats, joins = times.seats, times.joins_per_second()
     up = sum((flows.up(seat) for seat in seats), Flow())
     down = sum((flows.down(seat) for seat in seats), Flow())
+    shaped = sum((flows.up(seat) + flows.down(seat) for seat in seats if seat.shaping), Flow())
+    media = up.packets * costs.packet_sent + down.packets * costs.packet_received
     number = len(seats)
     return Demand(
         participants=number,
         up=up,
         down=down,
-        cores=number * costs.participant + up.packets * costs.packet_sent + down.packets * costs.packet_received,
+        cores=number * costs.participant + media + shaped.packets * costs.packet_shaped,
         joining=joins * costs.join,
         memory=costs.process_memory + number * costs.memory,
         files=costs.process_files + number * costs.participant_files + machine.addresses * _sockets(seats),
