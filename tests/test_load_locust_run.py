@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from bot.load.report import files
 from bot.load.report.model import Report
-from tests.prosody import free_port
+from tests.prosody import free_port, until_open
 
 #: A busy machine takes its time.
 PATIENCE = 90
@@ -35,7 +35,7 @@ class Participant(JitsiUser):
     }
 """
 ENDS_AFTER_ONE = """
-import gevent
+from locust import LoadTestShape
 
 from bot.load.locust.user import JitsiUser
 
@@ -43,10 +43,10 @@ from bot.load.locust.user import JitsiUser
 class Participant(JitsiUser):
     changes = {"senders": 0}
 
-    def meet(self):
-        assert not self.join()
-        gevent.spawn(self.environment.runner.quit)
-        self.environment.runner.greenlet.join()
+
+class Shape(LoadTestShape):
+    def tick(self):
+        return None if self.runner.stats.num_requests else (1, 1)
 """
 
 
@@ -130,6 +130,7 @@ async def test_the_run_goes_on_when_a_worker_is_killed_and_the_report_says_so(
         *("--users", "4", "--spawn-rate", "4", "--enable-rebalancing", "--host", f"ws://127.0.0.1:{server}"),
         *("--jitsi-out", "out", "--csv", "csv", "--json-file", "stats"),
     )
+    await until_open(server)  # while the master starts: nobody shall have to try again
     workers = [await processes.start(*locust("--worker", "--master-port", str(master))) for _ in range(2)]
     try:
         async with asyncio.timeout(PATIENCE):
@@ -166,10 +167,12 @@ async def test_a_public_service_is_refused_before_anybody_joins(processes: Proce
     assert "--i-own-this-server" in processes.log
 
 
-async def test_one_process_says_who_could_not_join(processes: Processes, tmp_path: Path) -> None:
+async def test_one_process_and_a_shape_that_ends_when_nobody_could_join(
+    processes: Processes, tmp_path: Path
+) -> None:
     (tmp_path / "locustfile.py").write_text(ENDS_AFTER_ONE)
     process = await processes.start(
-        *locust("--headless", "--users", "1", "--host", f"ws://127.0.0.1:{free_port()}"),
+        *locust("--headless", "--host", f"ws://127.0.0.1:{free_port()}"),
         *("--jitsi-out", "out", "--json-file", "stats"),
         JITSI_RETRIES="0",
     )
