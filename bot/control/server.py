@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from bot.control import loads, overview, participants, probes, recordings
 from bot.control.auth import Scope, allows
+from bot.control.console import add_console
 from bot.control.openapi import PATTERNS, PREFIX, Operation, document
 from bot.control.options import is_loopback
 from bot.control.overview import EVENT_STREAM, wanted
@@ -38,6 +39,7 @@ _JSON = "application/json"
 def make_app(service: Service) -> web.Application:
     """The application of the API."""
     app = web.Application(middlewares=[_problems], client_max_size=service.api.max_body)
+    add_console(app)
     described = document(OPERATIONS)
 
     async def openapi(_: web.Request) -> web.Response:
