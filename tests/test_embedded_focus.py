@@ -691,19 +691,17 @@ def test_a_late_refusal_of_an_older_offer_does_not_touch_the_new_one() -> None:
     assert stage.member("one").sid == sid
 
 
-def test_a_lost_transport_ends_the_session_and_is_told_to_the_others() -> None:
+def test_a_session_outlives_its_transport_until_its_participant_asks_for_another() -> None:
     stage = two_in_a_call()
     sid = stage.member("one").sid
-    outputs = stage.focus.failed(ROOM, "one", sid or "")
-    assert [(nick, jingle.action) for nick, jingle in jingles(outputs)] == [
-        ("one", "session-terminate"),
-        ("two", "source-remove"),
-    ]
-    [(_, end), _] = jingles(outputs)
-    assert end.reason is not None
-    assert end.reason.condition == "connectivity-error"
     assert stage.focus.failed(ROOM, "one", sid or "") == []
     assert stage.focus.failed("other@muc.meet.jitsi", "one", "") == []
+    assert stage.member("one").sid == sid
+    answer, *more = stage.jingle("one", Action.SESSION_TERMINATE, restart=True)
+    assert isinstance(answer, Send)
+    assert answer.stanza.get("type") == "result"
+    [order] = [output for output in more if isinstance(output, OpenEndpoint)]
+    assert order.sid == stage.member("one").sid != sid
 
 
 def test_a_bridge_that_can_not_open_ends_what_was_never_offered_silently() -> None:

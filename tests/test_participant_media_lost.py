@@ -12,6 +12,7 @@ from bot.participant.config import expand
 from bot.participant.participant import Participant
 from bot.participant.restarts import MIN_INTERVAL
 from bot.settings import load
+from tests.bridge_support import until
 from tests.test_participant_prosody import Seen
 
 
@@ -62,4 +63,35 @@ async def test_three_requests_in_a_row_and_then_a_new_join(monkeypatch: pytest.M
     one.stop()
     two.stop()
     await asyncio.wait_for(asyncio.gather(*tasks), 15)
+    await server.stop()
+
+
+@pytest.mark.parametrize("engine", ["shared", "aiortc"])
+async def test_a_transport_that_closes_is_followed_by_another_session_of_the_same_sources(engine: str) -> None:
+    """Its end is seen at both sides at once, and only the participant acts on it."""
+    server = EmbeddedServer(port=0)
+    await server.start()
+    seen = Seen()
+    settings = load(
+        ws_url=server.url, ice_addresses="127.0.0.1", use_turn="off", media_engine=engine, video="none", bots=2
+    )
+    one, two = (
+        Participant(config, emit=sink) for config, sink in zip(expand(settings), (seen, Seen()), strict=True)
+    )
+    tasks = [asyncio.create_task(one.run()), asyncio.create_task(two.run())]
+    await seen.wait("media_connected")
+    await until(lambda: any(stream.packets for stream in one.streams))
+    assert one.conference is not None
+    assert one.conference.media is not None
+    names, first = one.own.source_info, one.conference.media.id
+    await one.conference.media.transport.close()
+    recovered = await seen.wait("media_recovered")
+    assert isinstance(recovered, events.MediaRecovered)
+    assert recovered.seconds > 0
+    assert [event.code for event in seen.events if isinstance(event, events.MediaFailed)] == ["media_failed"]
+    assert one.conference.media.id != first
+    assert one.own.source_info == names
+    for who, task in zip((one, two), tasks, strict=True):
+        who.stop()
+        await asyncio.wait_for(task, 15)
     await server.stop()

@@ -334,12 +334,14 @@ class Conference:
         return [self._request("offer", member, "set", offer), *self._watch_alone(now)]
 
     def failed(self, endpoint: str, sid: str) -> list[Output]:
-        """End the session whose transport is no more."""
+        """Forget a session that could not be offered, as the bridge has no transport for it.
+
+        One that was offered stays when its transport is lost, as no bridge tells Jicofo of that: its participant
+        finds it out, and asks for another one. To end it here would leave him without any: his request comes too
+        late then, for a session that is no more.
+        """
         member = self._with_session(endpoint, sid)
-        if member is None:
-            return []
-        outputs = self.terminate(member, "connectivity-error", "The transport was lost")
-        return [*outputs, *self._reconcile()]
+        return [] if member is None or member.offered else self._close(member)
 
     def _reconcile(self) -> list[Output]:
         """Tell each participant the difference between what he knows and what he should know."""
