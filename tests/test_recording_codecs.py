@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from functools import cache
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from av import VideoFrame
 from bot.bridge.frames import EncodedFrame
 from bot.bridge.payloads import PayloadFormat
 from bot.bridge.rtp import build, parse_header
+from bot.clips.av1 import leb128
 from bot.clips.model import Clip, ClipFrame
 from bot.clips.spec import LayerSpec, VideoCodec, VideoSpec
 from bot.media.clipencode import encode_video
 from bot.media.clipsource import picture_source
 from bot.recording.codecs import BitReader, format_of, stored
-from bot.recording.depacket import Depacketizer, Received, redundant
+from bot.recording.depacket import LAYERS_PATIENCE, Depacketizer, Layers, Received, redundant
 from bot.recording.matroska import Muxer, TrackFormat, suffix_of
 from tests.recording_support import STARTED, decoded, pictures, read, sound, write
 
@@ -61,7 +63,8 @@ def received(stream: Depacketizer, packets: list[bytes], now: float = 0.0) -> li
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_each_codec_goes_from_packets_to_a_file_that_players_decode(tmp_path: Path, codec: VideoCodec) -> None:
-    frames = received(Depacketizer(format_(codec)), packets_of(clip(codec).layers[0].variants[0]))
+    stream = Depacketizer(format_(codec))
+    frames = received(stream, packets_of(clip(codec).layers[0].variants[0])) + stream.expire(1.0)
     assert len(frames) == 2 * FPS
     assert not any(lost for _, lost in frames)
     track = format_of(codec, frames[0].frame)
@@ -104,6 +107,47 @@ def test_the_layers_of_vp9_get_an_index_and_the_size_of_the_highest() -> None:
         len(low),
         len(key),
     ]
+
+
+def layer(timestamp: int, data: bytes, *, key: bool = False, lost: bool = False) -> Received:
+    return Received(EncodedFrame(data, timestamp, key=key, starts=(0,)), lost)
+
+
+def test_layers_that_are_each_marked_as_the_last_are_one_picture() -> None:
+    layers, now = Layers(), 0.0
+    assert layers.next_deadline() == inf
+    assert layers.feed([layer(9, b"low", key=True, lost=True)], now) == []
+    assert layers.feed([layer(9, b"middle"), layer(9, b"high")], now) == []
+    [(frame, lost)] = layers.feed([layer(12, b"next")], now + 0.05)
+    assert frame == EncodedFrame(b"lowmiddlehigh", 9, key=True, starts=(0, 3, 9))
+    assert lost
+    assert layers.next_deadline() == 0.05 + LAYERS_PATIENCE
+    assert layers.expire(0.1) == []
+    assert layers.expire(0.25 + 0.01) == [layer(12, b"next")]
+    assert layers.expire(9.0) == []
+    assert layers.feed([layer(15, b"a"), layer(18, b"b")], 1.0) == [layer(15, b"a")]
+
+
+#: The sequence header of a web client's AV1 with three spatial and three temporal layers (L3T3_KEY, 1280x720).
+SVC_HEADER = bytes.fromhex("0087072b8195c04a60e530329809441ca20651012d4cffb3c01a0080")
+
+
+def svc_picture(*spatial: int) -> EncodedFrame:
+    """A key picture of these layers in one payload: OBUs with extension headers, each behind its size."""
+    obus = [bytes((1 << 3,)) + SVC_HEADER, *(bytes((6 << 3 | 4, number << 3, 7)) for number in spatial)]
+    body = b"".join(leb128(len(item)) + item for item in obus)
+    return EncodedFrame(bytes((0x08,)) + body, 0, key=True, starts=(0,))
+
+
+@pytest.mark.parametrize(("spatial", "layers"), [((0,), 1), ((0, 1), 3), ((0, 1, 2), 7)])
+def test_av1_waits_for_no_layer_that_is_not_there(spatial: tuple[int, ...], layers: int) -> None:
+    data = stored("av1", svc_picture(*spatial))
+    changed = SVC_HEADER[:1] + bytes((0x80 | layers,)) + SVC_HEADER[2:]
+    assert data[2 : 2 + len(SVC_HEADER)] == changed
+    assert len(data) == 2 + len(SVC_HEADER) + 4 * len(spatial)
+    track = format_of("av1", svc_picture(*spatial))
+    assert (track.width, track.height) == (1280, 720)
+    assert track.private.endswith(changed)  # another file begins where there are others
 
 
 def test_sound_is_opus_whatever_it_is_wrapped_in() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bot.bridge import av1, vp9
 from bot.bridge.frames import EncodedFrame
@@ -60,7 +60,8 @@ def stored(codec: str, frame: EncodedFrame) -> bytes:
     if codec == "h264":
         return b"".join(len(unit).to_bytes(4, "big") + unit for unit in _pictures(frame.data))
     if codec == "av1":
-        return av1.temporal_unit(frame.data, frame.starts)
+        unit = av1.temporal_unit(frame.data, frame.starts)
+        return _with_layers_there(unit) if frame.key else unit
     if codec == "vp9":
         return _superframe(vp9.layer_frames(frame.data, frame.starts))
     return frame.data
@@ -228,7 +229,7 @@ def _h264_order(reader: BitReader) -> None:
 
 
 def _av1(frame: EncodedFrame) -> TrackFormat:
-    header = _sequence_header(av1.temporal_unit(frame.data, frame.starts))
+    header = _sequence_header(_with_layers_there(av1.temporal_unit(frame.data, frame.starts)))
     profile, level, tier, colours, size = _av1_sequence(BitReader(header[:64]))
     private = bytes((0x81, profile << 5 | level, tier << 7 | colours, 0))
     obu = bytes((_SEQUENCE_HEADER << 3 | 0x02,)) + leb128(len(header)) + header
@@ -236,14 +237,49 @@ def _av1(frame: EncodedFrame) -> TrackFormat:
 
 
 def _sequence_header(unit: bytes) -> bytes:
+    for head, begin, end in _obus(unit):
+        if unit[head] >> 3 & 0x0F == _SEQUENCE_HEADER:
+            return unit[begin:end]
+    raise ValueError("an AV1 key frame comes without its sequence header")
+
+
+def _obus(unit: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where each OBU of a temporal unit has its header, and where its payload begins and ends."""
     at = 0
     while at < len(unit):
-        head = 2 if unit[at] & 0x04 else 1
-        size, begin = read_leb128(unit, at + head)
-        if unit[at] >> 3 & 0x0F == _SEQUENCE_HEADER:
-            return unit[begin : begin + size]
+        size, begin = read_leb128(unit, at + (2 if unit[at] & 0x04 else 1))
+        yield at, begin, begin + size
         at = begin + size
-    raise ValueError("an AV1 key frame comes without its sequence header")
+
+
+def _with_layers_there(unit: bytes) -> bytes:
+    """A key picture whose first operating point has the spatial layers that are there, and no more.
+
+    While a bridge sends lower layers alone, decoders wait for the highest one of the operating point, and some
+    show nothing (AV1 bitstream specification, section 7.18.1). Higher layers come with another key picture.
+    """
+    header, there = None, 0
+    for head, begin, _ in _obus(unit):
+        if unit[head] >> 3 & 0x0F == _SEQUENCE_HEADER:
+            header = begin
+        elif unit[head] & 0x04:  # obu_extension_flag
+            there |= 1 << (unit[head + 1] >> 3 & 0x03)
+    if header is None or not there:
+        return unit
+    return unit[:header] + _with_layers(unit[header:], there)
+
+
+def _with_layers(header: bytes, there: int) -> bytes:
+    """A sequence header, and what is behind it, with the spatial layers of which ``there`` has bits."""
+    reader = BitReader(header[:2])
+    reader.bits(4)  # seq_profile, still_picture
+    if reader.bits(2):  # reduced_still_picture_header, timing_info_present_flag: not in calls
+        return header
+    reader.bits(6)  # initial_display_delay_present_flag, operating_points_cnt_minus_1
+    layers = reader.bits(4)  # the upper bits of operating_point_idc, which begins at bit 12
+    if not layers & there:
+        return header
+    return header[:1] + bytes((header[1] & 0xF0 | layers & there,)) + header[2:]
 
 
 def _av1_sequence(reader: BitReader) -> tuple[int, int, int, int, tuple[int, int]]:
