@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from bot.cli import app
+from bot.control.options import ApiSettings
 from bot.monitor.settings import ProbeSettings
 from bot.monitor.watch_settings import WatchSettings
 from bot.participant.config import expand
@@ -23,7 +24,7 @@ from tests.requirements import require
 ROOT = Path(__file__).parent.parent
 PROFILES = ("dev", "production")
 #: Profiles that an example is for; the jobs are told where they go as the bot is.
-JOBS = ("bot", "probe", "watch", "record", "load", "monitoring")
+JOBS = ("bot", "probe", "watch", "record", "load", "api", "monitoring")
 SERVED = {"dev": ("dev",), "production": ("production", *JOBS)}
 JITSI = ("web", "prosody", "jicofo", "jvb")
 BOTS = {"dev": "bot", "production": "bot-production"}
@@ -94,7 +95,7 @@ def test_dev_is_a_whole_jitsi_with_the_bot_and_production_the_bot_alone() -> Non
         "production": {"bot-production"},
         "bot": {"bot-production"},
         "monitoring": {"prometheus", "grafana"},
-        **{name: {name} for name in ("probe", "watch", "record", "load")},
+        **{name: {name} for name in ("probe", "watch", "record", "load", "api")},
     }
 
 
@@ -111,6 +112,7 @@ def test_dev_is_a_whole_jitsi_with_the_bot_and_production_the_bot_alone() -> Non
         ("watch", ["127.0.0.1:8082:8080"]),
         ("load", ["127.0.0.1:8083:8080"]),
         ("record", []),
+        ("api", ["127.0.0.1:8084:8080"]),
         ("prometheus", ["127.0.0.1:9090:9090"]),
         ("grafana", ["127.0.0.1:3000:3000"]),
     ],
@@ -135,7 +137,12 @@ def test_jitsis_images_are_of_one_pinned_version_that_a_variable_changes() -> No
 
 @pytest.mark.parametrize(
     ("name", "model", "job"),
-    [("probe", ProbeSettings, "probe"), ("watch", WatchSettings, "watch"), ("record", RecordOptions, "record")],
+    [
+        ("probe", ProbeSettings, "probe"),
+        ("watch", WatchSettings, "watch"),
+        ("record", RecordOptions, "record"),
+        ("api", ApiSettings, "api"),
+    ],
 )
 def test_a_jobs_variables_are_all_its_settings_beside_the_bots(
     name: str, model: type[BaseModel], job: str
@@ -153,6 +160,15 @@ def test_recordings_and_reports_go_to_volumes() -> None:
     assert service("record")["environment"]["JITSI_RECORD_OUT"] == "/data"
     assert "recordings:/data" in service("record")["volumes"]
     assert "reports:/data" in service("load")["volumes"]
+    assert "api:/data" in service("api")["volumes"]
+    written = [service("api")["environment"][f"JITSI_API_{name}_DIR"] for name in ("RECORDINGS", "REPORTS")]
+    assert all(path.startswith("/data/") for path in written)
+
+
+def test_the_api_has_time_to_drain() -> None:
+    grace = re.fullmatch(r"(\d+)s", service("api")["stop_grace_period"])
+    assert grace is not None
+    assert int(grace[1]) > ApiSettings().drain_timeout
 
 
 @pytest.mark.parametrize("words", ["prob", "probe --nothing", "load many-small-rooms --room"])
@@ -161,14 +177,14 @@ def test_a_command_that_there_is_not_is_found(words: str) -> None:
         parse(words.split())
 
 
-@pytest.mark.parametrize("name", ["probe", "watch", "record", "load"])
+@pytest.mark.parametrize("name", ["probe", "watch", "record", "load", "api"])
 def test_what_a_job_runs_is_a_command_that_there_is(name: str) -> None:
     command = service(name)["command"]
     words = shlex.split(filled_in(command)) if isinstance(command, str) else command
     parse(words)
 
 
-@pytest.mark.parametrize("name", ["prometheus", "grafana", "probe", "watch", "record", "load"])
+@pytest.mark.parametrize("name", ["prometheus", "grafana", "probe", "watch", "record", "load", "api"])
 def test_jobs_and_monitoring_have_no_more_rights_than_they_need(name: str) -> None:
     found = service(name)
     assert found["read_only"] is True
