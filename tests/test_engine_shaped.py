@@ -45,14 +45,14 @@ async def received(sock: Any, count: int) -> list[bytes]:
 @pytest.mark.parametrize(("host", "headers"), [("127.0.0.1", 28), ("::1", 48)])
 def test_what_is_sent_is_lost_or_late(run: Any, host: str, headers: int) -> None:
     async def main() -> None:
-        peer, model = bound(host), Told(None, 0.05, 0.0)
+        peer, model = bound(host), Told(None, 0.3, 0.0)
         peer.setblocking(False)
         sock = await opener(Link(up=model))(Heard(), host)
         began = time.monotonic()
         for data in (b"lost", b"late", b"now"):
             sock.sendto(data, peer.getsockname()[:2])
         assert await received(peer, 2) == [b"now", b"late"]
-        assert time.monotonic() - began >= 0.049
+        assert time.monotonic() - began >= 0.299
         assert model.sizes == [4 + headers, 4 + headers, 3 + headers]
         sock.close()
         peer.close()
@@ -119,19 +119,35 @@ def test_whoever_polls_reads_it_as_any_other(run: Any) -> None:
 
 def test_a_socket_that_closes_forgets_what_is_on_its_way(run: Any) -> None:
     async def main() -> None:
-        heard, peer = Heard(), bound()
-        sock = await opener(Link(up=Told(0.02), down=Told(0.02)))(heard, "127.0.0.1")
+        heard, peer, up, down = Heard(), bound(), Told(0.5), Told(0.5)
+        sock = await opener(Link(up=up, down=down))(heard, "127.0.0.1")
         sock.sendto(b"x", peer.getsockname())
         peer.sendto(b"y", sock.get_extra_info("sockname"))
-        await asyncio.sleep(0.01)
+        await until(lambda: bool(up.sizes and down.sizes))
         sock.close()
         sock.close()
         sock.sendto(b"z", peer.getsockname())
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.6)
         assert (heard.datagrams, heard.lost, sock.fileno()) == ([], True, -1)
         peer.setblocking(False)
         with pytest.raises(BlockingIOError):
             peer.recv(10)
+        peer.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01])
+def test_a_datagram_may_close_the_socket_before_others_of_its_reading(run: Any, delay: float) -> None:
+    async def main() -> None:
+        heard, peer = Heard(), bound()
+        sock = await opener(Link(down=Told(delay)))(heard, "127.0.0.1")
+        heard.on_datagram = lambda _: sock.close()
+        for data in (b"a", b"b", b"c"):
+            peer.sendto(data, sock.get_extra_info("sockname"))
+        await until(lambda: heard.lost)
+        await asyncio.sleep(0.02)
+        assert [data for data, _ in heard.datagrams] == [b"a"]
         peer.close()
 
     run(main)

@@ -171,10 +171,13 @@ class _Way:
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._closed = False
         self.overflow = 0
 
     def take(self, data: bytes, addr: Address | None) -> None:
-        """Let a datagram go its way."""
+        """Let a datagram go its way; of several that were read at once, one may have closed it."""
+        if self._closed:
+            return
         if self._fate is None:
             self._passed(data, addr)
             return
@@ -187,7 +190,8 @@ class _Way:
         self._release(now)
 
     def close(self) -> None:
-        """Forget what waits."""
+        """Forget what waits, and take no more."""
+        self._closed = True
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
