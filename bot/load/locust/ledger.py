@@ -73,6 +73,7 @@ class Ledger:
         self._own = own
         self.standing = Standing(run.scenario)
         self.seats = Cloakroom()
+        self._planned = 0
         self._workers: dict[str, _Worker] = {}
         self._started = datetime.fromtimestamp(run.began, UTC)
 
@@ -89,6 +90,10 @@ class Ledger:
         return {owner for owner, worker in self._workers.items() if worker.busy}
 
     # --- seats ---
+
+    def expect(self, users: int) -> None:
+        """So many are wanted now."""
+        self._planned = max(self._planned, users)
 
     def seat(self, owner: str, index: int) -> int:
         """A seat for a user of ``owner``. Raises ConfigurationError for too many on a public service."""
@@ -153,14 +158,13 @@ class Ledger:
     def report(self, now: float, ended: Ended = "duration") -> Report:
         """The report of the run until now."""
         standing, scenario = self.standing, self.run.scenario
-        most = self.seats.most
         return make_report(
             scenario,
             standing.measures,
             standing.verdicts,
             started=self._started,
             seconds=self.at(now),
-            participants=standing.participants.model_copy(update={"planned": most}),
+            participants=standing.participants.model_copy(update={"planned": self._planned}),
             server=Server(url=redact(self.run.ws_url), versions=dict(sorted(standing.tally.versions.items()))),
             client=self._client(),
             failures=standing.failures,

@@ -32,9 +32,10 @@ _LOCAL = "local"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the user of Locust asked for, as far as it is ours. ``scenario`` reads it anew for each run."""
+    """What the user of Locust asked for, of ours. Scenario and address are asked anew for each run."""
 
     scenario: Callable[[], Scenario]
+    host: Callable[[], str | None]
     config: Path | None = None
     out: Path | None = None
     own: bool = False
@@ -56,6 +57,7 @@ class MasterSide:
         #: The report of the run that ended last.
         self.report: Report | None = None
         for name, listener in (
+            (names.HELLO, self._greeted),
             (names.WANTED, self._seat),
             (names.FREE, self._free),
             (names.PROGRESS, self._heard),
@@ -70,10 +72,10 @@ class MasterSide:
 
     # --- before and after ---
 
-    def check(self, host: str | None, users: int = 0) -> tuple[Scenario, Settings]:
-        """What a run against ``host`` would be. Raises ConfigurationError for what can't be begun."""
+    def check(self, users: int = 0) -> tuple[Scenario, Settings]:
+        """What a run would be now. Raises ConfigurationError for what can't be begun."""
         scenario = self._wanted.scenario()
-        found = settings.load(self._wanted.config, ws_url=host or None)
+        found = settings.load(self._wanted.config, ws_url=self._wanted.host())
         try:
             xmpp_websocket_url(found.ws_url, scenario.room_prefix)
         except WrongAddressError as error:
@@ -89,7 +91,7 @@ class MasterSide:
         if self._environment.process_exit_code == self._code:
             self._exit_with(None)  # that was the run before
         try:
-            scenario, self._settings = self.check(self._environment.host)
+            scenario, self._settings = self.check()
         except BotError as error:
             self._ledger = None
             self._refuse(str(error))
@@ -99,11 +101,6 @@ class MasterSide:
         )
         self._runner.send_message(names.RUN, self._ledger.run.to_wire())
         self._ticker = spawn(self._tick, self._ledger)
-
-    def greet(self, worker: str) -> None:
-        """A worker came late: tell it, too."""
-        if self._ledger is not None:
-            self._runner.send_message(names.RUN, self._ledger.run.to_wire(), worker)
 
     def finish(self) -> None:
         """The run ends: let all leave, hear their last words, and write the report."""
@@ -152,7 +149,8 @@ class MasterSide:
                 spawn(self._end_run)
 
     def _look(self, ledger: Ledger) -> None:
-        """See who is gone without a word."""
+        """See who is gone without a word, and how many there shall be."""
+        ledger.expect(int(self._runner.target_user_count))
         for owner in ledger.busy - self._alive(ledger.busy):
             log.error("Worker %s is gone, and its participants with it", owner)
             ledger.gone(owner, time.time(), f"Locust's worker {self._index(owner)} is not heard of")
@@ -196,6 +194,11 @@ class MasterSide:
         """The book, where the message is of the run that it is of."""
         ledger = self._ledger
         return ledger if ledger is not None and (msg.data or {}).get("began") == ledger.run.began else None
+
+    def _greeted(self, msg: Any, **_: object) -> None:
+        """A worker came late, or before it could be told."""
+        if self._ledger is not None:
+            self._runner.send_message(names.RUN, self._ledger.run.to_wire(), msg.node_id)
 
     def _seat(self, msg: Any, **_: object) -> None:
         seat, text = None, self._problem or "the run is over"

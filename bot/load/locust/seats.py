@@ -53,16 +53,6 @@ class Cloakroom:
     def __len__(self) -> int:
         return len(self._owners)
 
-    @property
-    def lowest(self) -> int:
-        """The number that comes next."""
-        return self._free[0] if self._free else self._next
-
-    @property
-    def most(self) -> int:
-        """How many there have been at a time, at most."""
-        return self._next
-
     def take(self, owner: str) -> int:
         """A number for ``owner``."""
         if self._free:

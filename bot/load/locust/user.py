@@ -6,6 +6,7 @@ The participant is in a bot process beside the worker: gevent never shares a pro
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,12 +129,15 @@ def _init(environment: Any, runner: Any, web_ui: Any = None, **_: object) -> Non
         _add_worker(environment, WorkerSide(environment, config))
     if isinstance(runner, MasterRunner | LocalRunner):
         out = Path(options.jitsi_out) if options.jitsi_out else None
-        wanted = Wanted(lambda: _scenario(environment), config, out, options.i_own_this_server)
+        scenario, host = partial(_scenario, environment), partial(_host, environment)
+        wanted = Wanted(scenario, host, config, out, options.i_own_this_server)
         _add_master(environment, MasterSide(environment, wanted), web_ui)
 
 
 def _add_worker(environment: Any, side: WorkerSide) -> None:
     _workers[id(environment)] = side
+    if isinstance(environment.runner, WorkerRunner):
+        side.greet()
     environment.events.test_stop.add_listener(lambda **_: side.end())
     # Before Locust tells the master that this worker quits: nothing of ours would be heard then.
     environment.events.quitting.add_listener(lambda **_: side.end())
@@ -143,13 +147,12 @@ def _add_master(environment: Any, side: MasterSide, web_ui: Any) -> None:
     options = environment.parsed_options
     try:
         if options.headless:
-            side.check(environment.host, 0 if environment.shape_class else options.num_users or 0)
+            side.check(0 if environment.shape_class else options.num_users or 0)
     except BotError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(EXIT_USAGE)
     environment.events.test_start.add_listener(lambda **_: side.begin())
     environment.events.test_stop.add_listener(lambda **_: side.finish())
-    environment.events.worker_connect.add_listener(lambda client_id, **_: side.greet(client_id))
     environment.events.quit.add_listener(lambda **_: _summarize(options, side))
     if web_ui is not None:
         _add_pages(web_ui, side)
@@ -157,10 +160,18 @@ def _add_master(environment: Any, side: MasterSide, web_ui: Any) -> None:
 
 def _scenario(environment: Any) -> Scenario:
     """The scenario of the option, else that of the first user class that has one."""
-    classes = [item for item in environment.user_classes if issubclass(item, JitsiUser)]
-    named = next((item for item in classes if item.scenario or item.changes), None)
+    named = next((item for item in _classes(environment) if item.scenario or item.changes), None)
     source = environment.parsed_options.jitsi_scenario or (named.scenario if named else None)
     return files.load(source, **(named.changes if named else {}))
+
+
+def _host(environment: Any) -> str | None:
+    """The address of the option or the page, else that of a user class, else (None) of the settings."""
+    return environment.host or next((item.host for item in _classes(environment) if item.host), None)
+
+
+def _classes(environment: Any) -> list[type[JitsiUser]]:
+    return [item for item in environment.user_classes if issubclass(item, JitsiUser)]
 
 
 def _summarize(options: Any, side: MasterSide) -> None:

@@ -73,18 +73,24 @@ class WorkerSide:
         self._runner.register_message(names.SEAT, self._seated)
         self._runner.register_message(names.END, self._end, concurrent=True)
 
+    def greet(self) -> None:
+        """Ask the master what is run: it comes before the first seat does."""
+        self._runner.send_message(names.HELLO, {})
+
     def __repr__(self) -> str:
         return f"<WorkerSide {len(self._stays)} present>"
 
     # --- the run ---
 
     def _begin(self, msg: Any, **_: object) -> None:
-        """The master says what is run: be ready before the first user comes."""
+        """The master says what is run: be ready before the first user comes. It may say so twice."""
+        run = Run.from_wire(msg.data)
+        if self._run is not None and self._run.began == run.began:
+            return
         self.end()
-        self._problem = ""
-        self._run = Run.from_wire(msg.data)
+        self._problem, self._run = "", run
         try:
-            self._settings = settings.load(self._config, ws_url=self._run.ws_url)
+            self._settings = settings.load(self._config, ws_url=run.ws_url)
             self._start()
         except (ConfigurationError, OSError) as error:
             self._fail(str(error))
