@@ -283,6 +283,16 @@ def test_messages_of_another_run_and_broken_ones_change_nothing(
     assert (master.report.moments, master.report.participants.joined) == ((), 0)
 
 
+@pytest.mark.parametrize(("run_time", "ended"), [(None, "duration"), (60, "interrupted")])
+def test_a_run_that_ends_before_its_time_was_interrupted(locust: Locust, run_time: int | None, ended: str) -> None:
+    locust.environment.parsed_options.run_time = run_time
+    master, _ = sides(locust)
+    master.begin()
+    master.finish()
+    assert master.report is not None
+    assert master.report.ended == ended
+
+
 def test_reports_that_can_not_be_written_are_told_before(locust: Locust, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     master, _ = sides(locust, out=tmp_path / "file" / "out")

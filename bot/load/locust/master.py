@@ -107,6 +107,7 @@ class MasterSide:
         ledger = self._ledger
         if ledger is None or self._settings is None:
             return
+        at = ledger.at(time.time())
         self._runner.send_message(names.END, {})
         until = time.monotonic() + self._settings.leave_timeout + 2 * GRACE
         while self._alive(ledger.busy) and time.monotonic() < until:
@@ -115,6 +116,9 @@ class MasterSide:
             self._ticker.kill()
         self._look(ledger)
         self._ledger = None
+        limit = getattr(self._environment.parsed_options, "run_time", None)
+        if limit and at < limit - 1 and self._ended == "duration":
+            self._ended = "interrupted"
         self.report = ledger.report(time.time(), self._ended)
         if self.report.exit_code != EXIT_FINE and self._environment.process_exit_code is None:
             self._exit_with(self.report.exit_code)
