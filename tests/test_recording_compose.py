@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from bot.cli import app
 from bot.errors import ConfigurationError
 from bot.recording import poster
-from bot.recording.compose import ComposeOptions, compose
+from bot.recording.compose import ComposeOptions, Encoder, compose
 from bot.recording.manifest import (
     MANIFEST,
     Cause,
@@ -292,7 +292,14 @@ def test_a_composite_that_fails_leaves_nothing_behind(two: Path, monkeypatch: py
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bot.recording.compose.Encoder.sound", fail)
+    close = Encoder.close
+
+    def close_and_fail(encoder: Encoder) -> None:
+        close(encoder)
+        raise OSError(5, "Input/output error")  # nor can the end be written
+
+    monkeypatch.setattr(Encoder, "sound", fail)
+    monkeypatch.setattr(Encoder, "close", close_and_fail)
     code, said = invoke(two)
     assert (code, "can't be written: No space left on device" in said) == (2, True)
     assert not list(two.glob("composite*"))

@@ -415,7 +415,8 @@ def writing(out: Path, options: ComposeOptions, *, live: bool = False) -> Iterat
         try:
             yield encoder
         except BaseException:
-            encoder.close()
+            with suppress(OSError):  # what went wrong before says more
+                encoder.close()
             if not live:
                 part.unlink(missing_ok=True)
             raise

@@ -66,7 +66,8 @@ class Timeline:
     def __init__(self, manifest: Manifest) -> None:
         self.duration = max([manifest.duration, *(item.end for item in manifest.segments())])
         self._manifest = manifest
-        self._people = {who.endpoint: who for who in manifest.participants}
+        #: By endpoint, in the order of coming.
+        self._people = {who.endpoint: who for who in sorted(manifest.participants, key=_came)}
         self._videos = [_video(who, item) for who, item in _sources(manifest, "video") if item.segments]
         self.sounds = [play for _, item in _sources(manifest, "audio") for play in playing(item)]
         self.sounds.sort(key=lambda item: item.start)
@@ -83,7 +84,8 @@ class Timeline:
 
     def speaker(self, time: float) -> str | None:
         """The newest dominant speaker who is there."""
-        for _, endpoint in reversed(self._spoke[: bisect_right(self._spoke, (time, "\U0010ffff"))]):
+        for number in range(bisect_right(self._spoke, (time, "\U0010ffff")) - 1, -1, -1):
+            endpoint = self._spoke[number][1]
             if endpoint in self._people and _is_present(self._people[endpoint], time):
                 return endpoint
         return None
@@ -94,7 +96,7 @@ class Timeline:
         speaker = self.speaker(time)
         stage = _stage(shown, speaker) if layout == "speaker" else None
         rest = [item for item in shown if item is not stage]
-        kept = _kept(rest, room, self._recent(time))
+        kept = rest if len(rest) <= room else _kept(rest, room, self._recent(time))
         return Scene(tuple(kept), stage, speaker, len(rest) - len(kept))
 
     def _shown(self, time: float) -> list[Shown]:
@@ -104,7 +106,7 @@ class Timeline:
             if (segment := video.at(time)) is not None:
                 pictures.setdefault(video.who.endpoint, []).append(_picture(video, segment))
         found = []
-        for who in sorted(self._people.values(), key=_came):
+        for who in self._people.values():
             mine = pictures.get(who.endpoint, [])
             if any(not item.screen for item in mine) or (not mine and not _is_present(who, time)):
                 found += mine
@@ -183,8 +185,6 @@ def _stage(shown: Sequence[Shown], speaker: str | None) -> Shown | None:
 
 def _kept(shown: Sequence[Shown], room: int, recent: dict[str, int]) -> list[Shown]:
     """As many as there is room for: screens, pictures, who spoke last; in the order that they had."""
-    if len(shown) <= room:
-        return list(shown)
     ranked = sorted(
         range(len(shown)),
         key=lambda number: (
