@@ -100,12 +100,12 @@ def watch(
 def _run(program: Settings, options: WatchSettings, form: str, *, embedded: bool) -> Outcome:
     logs.configure(program.log_level, program.log_format)
     work = watcher.watch_embedded if embedded else watcher.watch
-    with _Output(form) as out:
+    with Printed(form) as out:
         serve = "http_port" in program.model_fields_set
         return loops.run(work(program, options, out, serve=serve))
 
 
-class _Output:
+class Printed:
     """Where reports and changes go: JSON and text to the standard output, the table to its terminal."""
 
     def __init__(self, form: str) -> None:
