@@ -66,6 +66,8 @@ def test_a_command_is_one_that_there_is(page: str, command: str, folder: Path) -
             services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
             assert asked <= {profile for item in services.values() for profile in item["profiles"]}
             assert asked
+        case ["cd", path]:
+            assert (ROOT / path).is_dir()
         case [program, *arguments]:
             assert program in FOREIGN or program.startswith(("locust", "python")), f"{page}: {program}"
             for path in (word for word in arguments if word.startswith(("config/", "examples/"))):
