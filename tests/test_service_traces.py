@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from bot import events
+from bot.control.daemon import serve
+from bot.control.options import ApiSettings
 from bot.errors import ConfigurationError
 from bot.service.runner import run_embedded
 from bot.service.traces import JoinTraces, traces
@@ -145,57 +148,66 @@ async def test_without_the_extra_it_is_said_how_to_get_it(monkeypatch: pytest.Mo
     assert found.value.hint == "pip install 'jitsi-bot[otel]'"
 
 
-async def test_a_collector_gets_the_joins_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    names: dict[bytes, set[str]] = {}
+@asynccontextmanager
+async def collector(take: Callable[[ExportTraceServiceRequest], None]) -> AsyncIterator[str]:
+    """The address of somebody who takes what is sent by OTLP."""
 
-    async def take(request: web.Request) -> web.Response:
-        said = ExportTraceServiceRequest.FromString(await request.read())
-        for resource in said.resource_spans:
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    names.setdefault(span.trace_id, set()).add(span.name)
+    async def answer(request: web.Request) -> web.Response:
+        take(ExportTraceServiceRequest.FromString(await request.read()))
         return web.Response(body=b"", content_type="application/x-protobuf")
 
     application = web.Application()
-    application.router.add_post("/v1/traces", take)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/traces"
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds
-    wanted = {"join", "websocket", "sasl", "bind", "focus", "muc", "media", "offer", "ice", "dtls"}
-    settings = load(embedded_port=0, duration=50, traces_endpoint=endpoint, video="none", talk="always")
-    running = asyncio.create_task(run_embedded(settings, daemon=False, console=None))
-    try:
-        await until(
-            lambda: running.done() or (len(names) == 2 and all(spans >= wanted for spans in names.values()))
-        )
-        assert not running.done()
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await runner.cleanup()
-
-
-async def test_what_is_not_sent_is_sent_at_the_end() -> None:
-    got: list[bytes] = []
-
-    async def take(request: web.Request) -> web.Response:
-        got.append(await request.read())
-        return web.Response()
-
-    application = web.Application()
-    application.router.add_post("/v1/traces", take)
+    application.router.add_post("/v1/traces", answer)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        async with traces(f"http://127.0.0.1:{runner.addresses[0][1]}/v1/traces") as trace:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1/traces"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("who", ["run", "serve-api"])
+async def test_a_collector_gets_the_joins_of_a_run(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[bytes, set[str]] = {}
+
+    def take(said: ExportTraceServiceRequest) -> None:
+        for resource in said.resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    names.setdefault(span.trace_id, set()).add(span.name)
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds
+    wanted = {"join", "websocket", "sasl", "bind", "focus", "muc", "media", "offer", "ice", "dtls"}
+    async with collector(take) as endpoint:
+        settings = load(
+            embedded_port=0,
+            http_port=0,
+            duration=50,
+            bots=2,
+            traces_endpoint=endpoint,
+            video="none",
+            talk="always",
+        )
+        running: asyncio.Task[Any] = asyncio.create_task(
+            run_embedded(settings, daemon=False, console=None)
+            if who == "run"
+            else serve(lambda: (settings, ApiSettings()), embedded=True)
+        )
+        try:
+            await until(lambda: running.done() or [spans >= wanted for spans in names.values()] == [True] * 2)
+            assert not running.done()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_is_not_sent_is_sent_at_the_end() -> None:
+    got: list[ExportTraceServiceRequest] = []
+    async with collector(got.append) as endpoint:
+        async with traces(endpoint) as trace:
             trace(events.ConnectionCreating(**WHO, url="ws://x"))
             trace(events.Left(**WHO, clean=False))
             assert got == []
         assert len(got) == 1
-    finally:
-        await runner.cleanup()

@@ -19,6 +19,7 @@ from bot.embedded.server import EmbeddedServer
 from bot.service.http import HealthServer
 from bot.service.metrics import Metrics
 from bot.service.runner import catch_signals, embedded_server, embedded_settings
+from bot.service.traces import traces
 from bot.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -62,15 +63,18 @@ class _Daemon:
         self._read = read
         self._again = asyncio.Event()
         self._metrics = Metrics()
+        self._trace: events.EventSink = lambda _: None
         self._stop = asyncio.Event()
         self.service = Service(settings, api, self._emit, config=config)
 
     def _emit(self, event: events.Event) -> None:
         logs.log_event(event)
         self._metrics.on_event(event)
+        self._trace(event)
 
     async def run(self, stack: AsyncExitStack) -> None:
         settings, service = self._settings, self.service
+        self._trace = await stack.enter_async_context(traces(settings.traces_endpoint))
         stack.callback(self._hear_again())
         change = await prepare(service, settings, service.api)
         server = HealthServer(
