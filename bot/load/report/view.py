@@ -15,6 +15,8 @@ from bot.load.report.model import EXIT_NOBODY, Report, Values
 from bot.load.scenario import Scenario
 
 _JOIN = "join."
+#: How long each was, and how many there were.
+_LENGTHS = {"freeze": "freezes", "reconnect": "reconnects"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +191,10 @@ def totals(report: Report) -> list[tuple[str, str, str]]:
 
 
 def unmeasured(report: Report) -> list[str]:
-    """Measures of which nothing is known, which is something else than 0."""
-    return [name for name in MEASURES if name not in report.summary and name not in report.totals]
+    """Measures of which nothing is known: something else than 0, or than the length of what never was."""
+    known = report.summary.keys() | report.totals.keys()
+    known |= {length for length, number in _LENGTHS.items() if number in report.totals}
+    return [name for name in MEASURES if name not in known]
 
 
 def configuration(report: Report) -> list[tuple[str, str]]:
