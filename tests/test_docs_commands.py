@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from bot.cli import app
 from tests.test_compose import parse
 
 ROOT = Path(__file__).parents[1]
@@ -87,20 +85,22 @@ SMALL = {"WIDTH": "320", "HEIGHT": "180", "FPS": "10", "EMBEDDED_PORT": "0", "HT
 TUTORIAL = [shlex.join(words[1:]) for words in commands("docs/tutorial.md") if words[0] == "jitsi-bot"]
 
 
-def tried(command: str, folder: Path) -> str:
-    """The output of a command that has to end with 0."""
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Small pictures, free ports, and a folder to write to."""
+    for name, value in SMALL.items():
+        monkeypatch.setenv(f"JITSI_{name}", value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tried(job: str) -> str:
+    """The output of the tutorial's command for a job, which has to end with 0."""
+    command = next(item for item in TUTORIAL if item.startswith(job))
     shorter = re.sub(r"--duration \d+", "--duration 2", command).replace("--interval 3", "--interval 1")
-    done = subprocess.run(
-        [sys.executable, "-m", "bot", *shlex.split(shorter)],
-        cwd=folder,
-        env={**os.environ, **{f"JITSI_{name}": value for name, value in SMALL.items()}, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    done = CliRunner().invoke(app, shlex.split(shorter))
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def test_the_tutorial_has_a_command_for_each_job() -> None:
@@ -110,14 +110,17 @@ def test_the_tutorial_has_a_command_for_each_job() -> None:
     assert "probe --embedded" in TUTORIAL
 
 
-@pytest.mark.timeout(180)  # several programs at once, on a machine that may be busy
-def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
-    said = {"run": "Local tracks created: 2", "watch": "In all:", "record": "recording_ended", "load": "join"}
-    asked = {job: next(item for item in TUTORIAL if item.startswith(job)) for job in said}
-    with ThreadPoolExecutor() as pool:
-        running = {job: pool.submit(tried, command, tmp_path) for job, command in asked.items()}
-    for job, text in said.items():
-        assert text in running[job].result()
-    assert list((tmp_path / "recordings").glob("try-*/manifest.json"))
-    assert (tmp_path / "report" / "report.html").is_file()
-    assert "join" in tried(next(item for item in TUTORIAL if item.startswith("report")), tmp_path)
+@pytest.mark.parametrize(("job", "said"), [("run", "Local tracks created: 2"), ("watch", "In all:")])
+def test_a_command_of_the_tutorial_runs(job: str, said: str, small: Path) -> None:
+    assert said in tried(job)
+
+
+def test_the_tutorial_has_a_recording(small: Path) -> None:
+    assert "recording_ended" in tried("record")
+    assert list((small / "recordings").glob("try-*/manifest.json"))
+
+
+def test_the_tutorial_has_a_report_of_a_load_run(small: Path) -> None:
+    tried("load")
+    assert (small / "report" / "report.html").is_file()
+    assert "join" in tried("report")
