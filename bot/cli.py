@@ -15,6 +15,9 @@ from rich.markup import escape
 
 from bot import __version__, logs
 from bot.control import command as control_command
+from bot.control import daemon as control_daemon
+from bot.control import options as api_options
+from bot.control.options import ApiSettings
 from bot.errors import ConfigurationError, WrongAddressError
 from bot.load import command as load_command
 from bot.load.report import command as report_command
@@ -128,22 +131,32 @@ def run(
     """Join the room (or the rooms of the TOML file) and stay until stopped or until --duration is over."""
     if embedded and url:
         fail(ConfigurationError("--embedded and --url exclude each other", hint="one server at a time"))
-    settings = _load(
-        config,
-        ws_url=url,
-        room=room,
-        name=name,
-        bots=bots,
-        duration=duration,
-        log_level=log_level,
-        log_format=log_format,
-        http_port=http_port,
-        processes=processes,
-        embedded_port=embedded_port,
-    )
+    flags = {
+        "ws_url": url,
+        "room": room,
+        "name": name,
+        "bots": bots,
+        "duration": duration,
+        "log_level": log_level,
+        "log_format": log_format,
+        "http_port": http_port,
+        "processes": processes,
+        "embedded_port": embedded_port,
+    }
+    settings = _load(config, **flags)
     if not embedded:
         _check_address(settings)
     console = Console(stderr=True) if sys.stderr.isatty() and settings.log_format != "json" else None
+    if daemon and settings.processes == 1:
+
+        def read() -> tuple[Settings, ApiSettings]:
+            found = load(config, **flags)
+            if not embedded:
+                xmpp_websocket_url(found.ws_url, found.room)
+            return found, api_options.load(config)
+
+        _run(settings, control_daemon.run_daemon(read, embedded=embedded, config=config, console=console))
+        return
     run_them = runner.run_embedded if embedded else runner.run_participants
     raise typer.Exit(EXIT_CODES[_run(settings, run_them(settings, daemon=daemon, console=console))])
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -67,7 +67,11 @@ def wait(check: Any, what: str, seconds: float = TIMEOUT) -> Any:
 
 @contextmanager
 def daemon(
-    folder: Path, *flags: str, environment: Mapping[str, str] | None = None, token: str | None = OPERATE
+    folder: Path,
+    *flags: str,
+    command: Sequence[str] = ("serve-api", "--embedded"),
+    environment: Mapping[str, str] | None = None,
+    token: str | None = OPERATE,
 ) -> Iterator[Daemon]:
     """One that runs with an embedded server, and has ended when the block has."""
     given = {
@@ -76,15 +80,19 @@ def daemon(
         **(TOKENS if token else {}),
         **(environment or {}),
     }
-    command = [sys.executable, "-m", "bot", "serve-api", "--embedded", "--embedded-port", "0", *flags]
+    whole = [sys.executable, "-m", "bot", *command, "--embedded-port", "0", *flags]
     path = folder / "daemon.log"
     with path.open("w") as out, path.open() as log:
-        process = subprocess.Popen(command, env={**os.environ, **given}, stderr=out, cwd=folder, text=True)
+        process = subprocess.Popen(whole, env={**os.environ, **given}, stderr=out, cwd=folder, text=True)
         try:
             found = Daemon(process, log, 0, token)
-            wait(lambda: process.poll() is not None or found.lines("api_started"), "the API is served")
+
+            def began() -> list[dict[str, Any]]:
+                return found.lines("api_started") or found.lines("health_started")
+
+            wait(lambda: process.poll() is not None or began(), "the API is served")
             assert process.poll() is None, path.read_text()
-            found.port = int(found.lines("api_started")[0]["port"])
+            found.port = int(began()[0]["port"])
             yield found
         finally:
             process.terminate()

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser_support import OUTPUT, chromium
+from tests.browser_support import OUTPUT, chromium, until
 from tests.control_support import OPERATE, READ, Daemon, daemon
 from tests.requirements import require
 
@@ -132,9 +132,9 @@ async def test_a_recording_a_load_run_and_a_probe_are_started_shown_and_stopped(
         await page.get_by_role("button", name="Probe", exact=True).click()
         await recording.get_by_role("button", name="Stop").click()
         await expect(recording.locator('[data-part="state"]')).to_have_text("done")
-        await page.wait_for_function("document.querySelector('.card img')?.naturalWidth > 0")
+        await until(lambda: page.evaluate("document.querySelector('.card img')?.naturalWidth > 0"), "a picture")
         await recording.locator("li", has_text="v0").get_by_role("button", name="Play").click()
-        await page.wait_for_function("document.querySelector('video')?.currentTime > 0")
+        await until(lambda: page.evaluate("document.querySelector('video')?.currentTime > 0"), "it plays")
         await expect(load.get_by_role("link", name="report.html")).to_be_visible()
         probe = page.locator("#probe-cards .card").first
         await expect(probe.locator(".history li")).to_have_count(1)

@@ -5,6 +5,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from tests.control_support import Daemon, daemon, wait
 
 OLD, NEW = "the-first-of-the-tokens", "the-second-of-the-tokens"
@@ -73,3 +75,30 @@ def test_participants_tokens_and_limits_are_taken_and_wrong_ones_are_not(tmp_pat
         assert found.ask("put", "/participants/more", {"room": "own"}).json()["code"] == "too_many_participants"
         assert found.lines("state_changed"), "the new log level counts"
         assert found.lines("settings_reload_failed") == []
+
+
+RUN = ("run", "--daemon", "--embedded")
+
+
+def test_the_daemon_has_the_api_on_its_own_port(tmp_path: Path) -> None:
+    with daemon(tmp_path, command=RUN) as found:
+        assert set(wait(lambda: len(there := standing(found)) == 2 and there, "both bots")) == {
+            "jitsi-bot.jitsi-bot-1",
+            "jitsi-bot.jitsi-bot-2",
+        }
+        assert (
+            "jitsi_bot_join_seconds_count 2.0"
+            in requests.get(f"{found.base}/metrics", timeout=20, proxies={"http": ""}).text
+        )
+        os.kill(found.process.pid, signal.SIGTERM)
+        assert found.process.wait(20) == 0
+        assert len(found.lines("left")) == 2
+
+
+def test_a_daemon_that_others_reach_serves_health_alone_without_a_token(tmp_path: Path) -> None:
+    environment = {"JITSI_HTTP_HOST": "0.0.0.0"}
+    with daemon(tmp_path, "--bots", "1", command=RUN, environment=environment, token=None) as found:
+        assert "JITSI_API_OPERATE_TOKENS" in found.lines("api_left_out")[0]["cause"]
+        paths = ("/healthz", "/metrics", "/api/v1/status", "/api/v1/openapi.json", "/")
+        answers = [requests.get(found.base + path, timeout=20, proxies={"http": ""}).status_code for path in paths]
+        assert answers == [200, 200, 404, 404, 404]

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
+from rich.console import Console
 
 from bot import events, logs
 from bot.control.options import ApiSettings, check_listens
@@ -16,13 +17,40 @@ from bot.control.reload import Read, apply, prepare, reload
 from bot.control.server import make_app
 from bot.control.service import Service
 from bot.embedded.server import EmbeddedServer
+from bot.errors import ConfigurationError
 from bot.service.http import HealthServer
 from bot.service.metrics import Metrics
-from bot.service.runner import catch_signals, embedded_server, embedded_settings
+from bot.service.runner import EMBEDDED_BOTS, catch_signals, embedded_server, embedded_settings, show_live
 from bot.service.traces import traces
 from bot.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+
+async def run_daemon(read: Read, *, embedded: bool, config: Path | None, console: Console | None) -> None:
+    """``run --daemon``: the participants of the settings, whatever they are, and the API on its port.
+
+    The API is left out where it must not be: on an address that others reach, without a token. ``console`` is a
+    terminal for the live table.
+    """
+
+    def read_all() -> tuple[Settings, ApiSettings]:
+        settings, api = read()
+        return _asked(settings, EMBEDDED_BOTS if embedded else settings.bots), api
+
+    settings, api = read_all()
+    try:
+        check_listens(settings.http_host, api)
+    except ConfigurationError as error:
+        log.info("Health and metrics are served, and no API", event_name="api_left_out", cause=str(error))
+        await _serve(read_all, embedded=embedded, config=config, console=console, api=False)
+    else:
+        await _serve(read_all, embedded=embedded, config=config, console=console)
+
+
+def _asked(settings: Settings, bots: int) -> Settings:
+    """The settings with a number of bots, where they name none."""
+    return settings if "bots" in settings.model_fields_set else settings.model_copy(update={"bots": bots})
 
 
 async def serve(read: Read, *, embedded: bool, config: Path | None = None) -> None:
@@ -34,11 +62,20 @@ async def serve(read: Read, *, embedded: bool, config: Path | None = None) -> No
     """
     settings, api = read()
     check_listens(settings.http_host, api)
+    await _serve(read, embedded=embedded, config=config)
+
+
+async def _serve(
+    read: Read, *, embedded: bool, config: Path | None, console: Console | None = None, api: bool = True
+) -> None:
+    settings, options = read()
     async with AsyncExitStack() as stack:
         if embedded:
             server = await stack.enter_async_context(embedded_server(settings.embedded_port))
             settings, read = _in(server, settings), _reading_in(server, read)
-        await _Daemon(settings, api, read, config).run(stack)
+        service = Service(settings, options, lambda _: None, config=config)
+        service.served = api
+        await _Daemon(service, read, console).run(stack)
 
 
 def _reading_in(server: EmbeddedServer, read: Read) -> Read:
@@ -58,22 +95,25 @@ def _in(server: EmbeddedServer, settings: Settings) -> Settings:
 class _Daemon:
     """One run of it."""
 
-    def __init__(self, settings: Settings, api: ApiSettings, read: Read, config: Path | None) -> None:
-        self._settings = settings
+    def __init__(self, service: Service, read: Read, console: Console | None) -> None:
+        self.service = service
+        service.emit = service.fleet.emit = self._emit
         self._read = read
+        self._console = console
         self._again = asyncio.Event()
         self._metrics = Metrics()
         self._trace: events.EventSink = lambda _: None
         self._stop = asyncio.Event()
-        self.service = Service(settings, api, self._emit, config=config)
 
     def _emit(self, event: events.Event) -> None:
-        logs.log_event(event)
+        if self._console is None or not isinstance(event, events.MediaStatistics | events.StreamStatistics):
+            logs.log_event(event)  # the table shows the others
         self._metrics.on_event(event)
         self._trace(event)
 
     async def run(self, stack: AsyncExitStack) -> None:
-        settings, service = self._settings, self.service
+        service = self.service
+        settings = service.settings
         self._trace = await stack.enter_async_context(traces(settings.traces_endpoint))
         stack.callback(self._hear_again())
         change = await prepare(service, settings, service.api)
@@ -82,29 +122,33 @@ class _Daemon:
             settings.http_port,
             ready=lambda: service.ready,
             metrics=self._metrics,
-            app=make_app(service),
+            app=make_app(service) if service.served else None,
         )
         await server.start()
         stack.push_async_callback(server.stop)
         stack.callback(service.events.close)
         stack.callback(catch_signals(self._stop.set))
-        log.info(
-            "The API is served",
-            event_name="api_started",
-            host=settings.http_host,
-            port=server.bound_port,
-            tokens=not service.tokens.open,
-        )
+        self._announce(server.bound_port)
         service.fleet.start()
         stack.push_async_callback(self._drain)
         await apply(service, change)
         reloads = asyncio.create_task(self._reload(), name="reload")
         stack.push_async_callback(_end, reloads)
+        if self._console is not None:
+            live = asyncio.create_task(show_live(service.fleet, self._console), name="live table")
+            stack.push_async_callback(_end, live)
         try:
             async with asyncio.timeout(settings.duration or None):
                 await self._stop.wait()
         except TimeoutError:
             pass
+
+    def _announce(self, port: int) -> None:
+        host, tokens = self.service.settings.http_host, not self.service.tokens.open
+        if self.service.served:
+            log.info("The API is served", event_name="api_started", host=host, port=port, tokens=tokens)
+        else:
+            log.info("Health and metrics are served", event_name="health_started", host=host, port=port)
 
     def _hear_again(self) -> Callable[[], None]:
         """Read the settings again at each SIGHUP; returns what ends that."""

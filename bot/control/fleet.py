@@ -182,7 +182,8 @@ class Fleet:
     def __init__(self, seats: Seats, events: EventLog, emit: EventSink, *, interval: float) -> None:
         self._seats = seats
         self._events = events
-        self._emit = emit
+        #: Hears every event, of whomever.
+        self.emit = emit
         self._interval = interval
         self._members: dict[str, Member] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -201,6 +202,11 @@ class Fleet:
         return self._members.get(name)
 
     @property
+    def participants(self) -> tuple[Participant, ...]:
+        """The participants of now."""
+        return tuple(found for item in self.members if (found := item.participant) is not None)
+
+    @property
     def ready(self) -> bool:
         """Whether everybody who shall be in a room is."""
         return all(item.in_room for item in self._members.values() if not self._tasks[item.id].done())
@@ -212,12 +218,12 @@ class Fleet:
     def add(
         self, name: str, config: ParticipantConfig, spec: ParticipantSpec, *, origin: Origin, cool_down: float
     ) -> Member:
-        """Let a participant join. Raises RequestError where there are too many."""
-        seat = self._seats.take(1)
+        """Let a participant join. Raises RequestError where there are too many; the settings may ask for more."""
+        seat = self._seats.take(1, limited=origin == "api")
 
         def emit(event: Event) -> None:
             self._events.add(name, event)
-            self._emit(event)
+            self.emit(event)
 
         member = Member(name, config, spec, origin=origin, emit=emit, cool_down=cool_down)
         self._members[name] = member

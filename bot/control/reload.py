@@ -60,11 +60,12 @@ def named(configs: list[ParticipantConfig]) -> dict[str, ParticipantConfig]:
 
 async def prepare(service: Service, settings: Settings, api: ApiSettings) -> Change:
     """See that ``settings`` can be taken. Raises BotError, and has changed nothing."""
-    check_listens(service.settings.http_host, api)
+    if service.served:
+        check_listens(service.settings.http_host, api)
     configs = wanted(settings)
     own = [item for item in service.fleet.members if item.origin == "settings"]
     others = service.seats.taken - len([item for item in own if not service.fleet.ended(item)])
-    if others + len(configs) > api.max_participants:
+    if service.begun and len(configs) > len(own) and others + len(configs) > api.max_participants:
         raise ConfigurationError(
             f"{len(configs)} participants with {others} others are more than api.max_participants, "
             f"{api.max_participants}"
@@ -86,9 +87,10 @@ async def apply(service: Service, change: Change) -> None:
     kept = {item.id for item in own if item.id in change.configs and _same(item, change.configs[item.id])}
     await service.fleet.let_go([item for item in own if item.id not in kept])
     for name, config in change.configs.items():
-        if name not in kept and not service.draining:
+        if service.fleet.get(name) is None and not service.draining:
             spec = ParticipantSpec.model_construct(room=config.room, name=config.name)
             service.fleet.add(name, config, spec, origin="settings", cool_down=change.settings.cool_down)
+    service.begun = True
 
 
 async def reload(service: Service, read: Read) -> bool:

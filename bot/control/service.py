@@ -42,6 +42,10 @@ class Service:
         self.began = time.monotonic()
         #: Whether it ends: nothing new begins then.
         self.draining = False
+        #: Whether the participants of the settings are on their way.
+        self.begun = False
+        #: Whether the API is served, or health alone.
+        self.served = True
         self.seats = Seats(api.max_participants)
         self.events = EventLog(api.event_history)
         self.fleet = Fleet(self.seats, self.events, emit, interval=settings.statistics_interval)
@@ -59,7 +63,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether all participants are where they shall be, and more can come."""
-        return not self.draining and self.fleet.ready
+        return self.begun and not self.draining and self.fleet.ready
 
     @property
     def log_format(self) -> logs.LogFormat:

@@ -6,9 +6,10 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import Enum
+from typing import Protocol
 
 import structlog
 from rich.console import Console
@@ -24,7 +25,7 @@ from bot.service.http import HealthServer
 from bot.service.live import LiveTable
 from bot.service.metrics import Metrics
 from bot.service.processes import ProcessPool, number_of_processes
-from bot.service.report import Sampler, emit_statistics
+from bot.service.report import Reportable, Sampler, emit_statistics
 from bot.service.supervisor import Supervisor
 from bot.service.traces import traces
 from bot.settings import Settings
@@ -44,6 +45,15 @@ class Outcome(Enum):
     FINE = "fine"
     NOT_JOINED = "not_joined"
     LOST = "lost"
+
+
+class Crew(Protocol):
+    """Who is shown in the live table."""
+
+    @property
+    def participants(self) -> Sequence[Reportable]:
+        """The participants of now."""
+        ...
 
 
 class _Fates:
@@ -105,7 +115,7 @@ async def run_participants(settings: Settings, *, daemon: bool, console: Console
         reports = asyncio.create_task(_report(supervisor, settings.statistics_interval, emit), name="statistics")
         stack.push_async_callback(_end, reports)
         if console is not None:
-            live = asyncio.create_task(_show(supervisor, console), name="live table")
+            live = asyncio.create_task(show_live(supervisor, console), name="live table")
             stack.push_async_callback(_end, live)
         await supervisor.run()
     return Outcome.FINE if daemon else fates.outcome  # a daemon outlives its failures: it ends when told to
@@ -225,11 +235,12 @@ async def _report(
         emit_statistics(sampler.rows(supervisor.participants, time.monotonic()), emit)
 
 
-async def _show(supervisor: Supervisor[Participant] | ProcessPool, console: Console) -> None:
+async def show_live(crew: Crew, console: Console) -> None:
+    """Draw the live table of ``crew`` once a second, until cancelled."""
     sampler = Sampler(time.monotonic())
     with LiveTable(console) as table:
         while True:
-            table.show(sampler.rows(supervisor.participants, time.monotonic()))
+            table.show(sampler.rows(crew.participants, time.monotonic()))
             await asyncio.sleep(LIVE_INTERVAL)
 
 
