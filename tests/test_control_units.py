@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,8 @@ from bot.control.openapi import document
 from bot.control.options import ApiSettings, check_listens, is_loopback
 from bot.control.problems import RequestError
 from bot.control.reload import named
-from bot.control.server import OPERATIONS
+from bot.control.server import OPERATIONS, make_app
+from bot.control.service import Service
 from bot.errors import ConfigurationError
 from bot.events import Event, Left
 from bot.participant.config import expand
@@ -157,6 +159,24 @@ def test_participants_of_the_settings_have_ids_of_their_own() -> None:
     ids = list(named(expand(load(participants=groups))))
     assert ids[:3] == ["Gr__e.b-1", "Gr__e.b-2", "Gr__e.b-1-2"]
     assert len(ids[3]) <= 64
+
+
+async def test_who_drains_is_not_ready_begins_nothing_and_still_tells() -> None:
+    service = Service(load(), ApiSettings(), lambda _: None)
+    before = service.ready
+    service.begun = True
+    begun = service.ready
+    service.draining = True
+    assert (before, begun, service.ready) == (False, True, False)
+    async with TestClient(TestServer(make_app(service))) as client:
+        for path in ("participants/a", "recordings/a", "loads/a", "probes/a"):
+            async with client.put(f"/api/v1/{path}", json={"room": "r"}) as answer:
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "30")
+                assert (await answer.json())["code"] == "draining"
+        async with client.get("/api/v1/status") as answer:
+            assert (answer.status, (await answer.json())["draining"]) == (200, True)
+        async with client.get("/") as answer:
+            assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
 
 
 class Endless(Member):
