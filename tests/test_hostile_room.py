@@ -76,6 +76,9 @@ class Stage:
         try:
             await self.seen.wait("media_connected")
             await self.other.wait("media_connected")
+            assert self.one.conference is not None
+            bridge = self.one.conference.session.bridge
+            await until(lambda: bridge.is_open)
             await self.hears()
             yield self
             await self.hears()

@@ -268,6 +268,7 @@ def test_the_sixth_user_on_a_public_service_gets_no_seat(locust: Locust) -> None
 def test_messages_of_another_run_and_broken_ones_change_nothing(
     locust: Locust, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING", "bot.load.locust")
     master, _ = sides(locust)
     master.begin()
     run = master._ledger

@@ -13,6 +13,7 @@ import pytest_asyncio
 import trustme
 from structlog.testing import capture_logs
 
+from bot.bridge import _aiortc
 from bot.bridge.transport import MediaTransport
 from bot.embedded.config import EmbeddedConfig
 from bot.embedded.server import EmbeddedServer
@@ -230,8 +231,11 @@ async def test_credentials_are_asked_for_anew(
     assert all(name in turn.log.read_text() for name in names)
 
 
-async def test_with_auto_the_direct_way_is_taken(deployment: tuple[Coturn, EmbeddedServer]) -> None:
+async def test_with_auto_the_direct_way_is_taken(
+    deployment: tuple[Coturn, EmbeddedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     turn, server = deployment
+    monkeypatch.setattr(_aiortc, "TURN_TIMEOUT", 20.0)  # the machine may be busy
     seen = Seen()
     one = participant(server.url, seen, name="one", ice_addresses="127.0.0.1", ca_file=turn.ca_file)
     two = participant(server.url, Seen(), name="two", ice_addresses="127.0.0.1", use_turn="off")
