@@ -15,6 +15,7 @@ from bot.bridge.twcc import TransportFeedback
 from bot.clips.model import OPUS_CLOCK_RATE, VIDEO_CLOCK_RATE, Clip, phase_of
 from bot.engine import sockets
 from bot.engine.bandwidth import Uplink
+from bot.engine.calm import calm
 from bot.engine.headers import send_parameters
 from bot.engine.inbound import EngineInbound
 from bot.engine.layers import LayerControl
@@ -135,6 +136,7 @@ class SharedSession(MediaSession):
         if self._reports is not None:
             running_pacer().cancel(self._reports)
             self._reports = None
+            calm.went()
         if self._attachment is not None:
             self._attachment.detach()
         try:
@@ -165,6 +167,7 @@ class SharedSession(MediaSession):
     def _connected(self) -> None:
         path = self._path = MediaPath(*self.transport.route())
         self._reports = running_pacer().add(self, time.monotonic() + REPORT_INTERVAL)
+        calm.came()
         if path.socket is None:  # a relay's: its packets come one by one
             super()._connected()
             return

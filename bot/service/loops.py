@@ -7,6 +7,8 @@ import gc
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from bot.engine.calm import calm
+
 try:
     import uvloop
 except ImportError:  # not made for this platform
@@ -22,5 +24,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """
     gc.collect()
     gc.freeze()
+    calm.enabled = True
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop is not None else None) as runner:
         return runner.run(work)
