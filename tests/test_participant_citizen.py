@@ -5,7 +5,7 @@ import json
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 
@@ -135,10 +135,13 @@ def jid(person: Somebody) -> str:
     return person.me.conference._connection.jid
 
 
-async def test_mutes_and_av_moderation_are_obeyed() -> None:
+@pytest.mark.parametrize(("medium", "other"), [("audio", "video"), ("video", "audio")])
+async def test_mutes_and_av_moderation_are_obeyed(
+    medium: Literal["audio", "video"], other: Literal["audio", "video"]
+) -> None:
     async with meeting("alice", "bob") as (server, (alice, bob)):
         await alice.hears(events.ParticipantJoined)
-        order = mute_request("x", "audio")
+        order = mute_request("x", medium)
         order.set("actor", f"salon@muc.meet.jitsi/{alice.id}")
         iq = ET.Element(
             "{jabber:client}iq", {"type": "set", "id": "m1", "from": "salon@muc.meet.jitsi/focus", "to": jid(bob)}
@@ -146,19 +149,19 @@ async def test_mutes_and_av_moderation_are_obeyed() -> None:
         iq.append(order)
         bob.gets(server, ET.tostring(iq, encoding="unicode"))
         muted = await bob.hears(events.MutedByModerator)
-        assert (muted.media, muted.endpoint, muted.nick) == ("audio", alice.id, "alice")
+        assert (muted.media, muted.endpoint, muted.nick) == (medium, alice.id, "alice")
         assert (await bob.hears(events.LocalMuteChanged)).muted
-        bob.gets(server, av(jid(bob), enabled=True, mediaType="audio", actor=f"salon@muc.meet.jitsi/{alice.id}"))
+        bob.gets(server, av(jid(bob), enabled=True, mediaType=medium, actor=f"salon@muc.meet.jitsi/{alice.id}"))
         assert (await bob.hears(events.AvModerationChanged)).enabled
         with pytest.raises(OwnSourceError, match="AV moderation"):
-            bob.me.own.unmute("audio")
-        bob.me.own.unmute("video")
-        bob.gets(server, av(jid(bob), approved=True, mediaType="audio"))
+            bob.me.own.unmute(medium)
+        bob.me.own.unmute(other)
+        bob.gets(server, av(jid(bob), approved=True, mediaType=medium))
         await bob.hears(events.UnmuteApproved)
-        assert [source.muted for source in bob.me.own.sources] == [True, False]
-        bob.me.own.unmute("audio")
-        assert [source.muted for source in bob.me.own.sources] == [False, False]
-        bob.gets(server, av(jid(bob), removed=True, mediaType="audio"))
+        assert [source.label[0] for source in bob.me.own.sources if source.muted] == [medium[0]]
+        bob.me.own.unmute(medium)
+        assert not any(source.muted for source in bob.me.own.sources)
+        bob.gets(server, av(jid(bob), removed=True, mediaType=medium))
         await bob.hears(events.UnmuteRejected)
 
 

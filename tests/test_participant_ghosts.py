@@ -7,8 +7,10 @@ import pytest
 from bot import events
 from bot.embedded.server import EmbeddedServer
 from bot.participant.config import expand
+from bot.participant.entrance import MAIN
 from bot.participant.participant import Participant
 from bot.settings import load
+from bot.xmpp.connection import XmppConnection
 from tests.bridge_support import until
 
 
@@ -89,4 +91,20 @@ async def test_who_is_stopped_while_his_media_comes_up_leaves_without_an_error(e
         assert "media_failed" not in seen
     other.stop()
     await asyncio.wait_for(staying, 10)
+    await server.stop()
+
+
+@pytest.mark.parametrize("turns", range(1, 9))
+async def test_a_connection_whose_close_is_cancelled_is_closed_all_the_same(turns: int) -> None:
+    """What is left open, a task or a socket, fails the test by its guards."""
+    server = EmbeddedServer(port=0)
+    await server.start()
+    connection = XmppConnection(MAIN.xmpp(expand(load(ws_url=server.url))[0]))
+    await connection.connect()
+    closing = asyncio.create_task(connection.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait_for(asyncio.wait({closing}), 10)
+    assert not connection._socket.is_open
     await server.stop()

@@ -402,13 +402,17 @@ class XmppConnection:
     # --- the end ---
 
     async def close(self, timeout: float = 2.0) -> None:
-        """Close the stream and the WebSocket; may be called twice."""
+        """Close the stream and the WebSocket; may be called twice. Cancelled, it leaves nothing open, either."""
         stream, self._stream = self._stream, None
-        if stream is not None:
-            await self._socket.say_goodbye(timeout)
-        await self._socket.close()  # first: nothing that comes begins anything new
-        if stream is not None:
-            await stream.finish()
+        try:
+            if stream is not None:
+                await self._socket.say_goodbye(timeout)
+        finally:
+            try:
+                await self._socket.close()  # first: nothing that comes begins anything new
+            finally:
+                if stream is not None:
+                    await stream.finish()
 
 
 def _log_refusal(sender: str, error: StanzaError) -> None:

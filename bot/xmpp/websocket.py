@@ -142,19 +142,23 @@ class FrameSocket:
         for task in tasks:
             if task is not current:
                 task.cancel()
-        await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
-        while not self._outgoing.empty():
-            self._outgoing.get_nowait()
-        ws, self._ws = self._ws, None
-        if ws is not None:
-            await _close(ws)
+        try:
+            await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
+        finally:
+            while not self._outgoing.empty():
+                self._outgoing.get_nowait()
+            ws, self._ws = self._ws, None
+            if ws is not None:
+                await _close(ws)
 
     async def close(self) -> None:
-        """End everything; may be called twice."""
-        await self.end()
-        http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        """End everything; may be called twice. Cancelled, it leaves nothing open, either."""
+        try:
+            await self.end()
+        finally:
+            http, self._http = self._http, None
+            if http is not None:
+                await http.close()
 
     async def _send(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         while True:
