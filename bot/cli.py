@@ -19,6 +19,7 @@ from bot.control import daemon as control_daemon
 from bot.control import options as api_options
 from bot.control.options import ApiSettings
 from bot.errors import ConfigurationError, WrongAddressError
+from bot.flags import setting
 from bot.load import command as load_command
 from bot.load.report import command as report_command
 from bot.monitor import command as monitor_command
@@ -27,14 +28,12 @@ from bot.participant.config import expand
 from bot.participant.own import check_media
 from bot.recording import command as record_command
 from bot.service import loops, runner
-from bot.service.runner import Outcome
-from bot.settings import Settings, environment_name, load
-from bot.terminal import EXIT_USAGE, fail, warn
+from bot.service.runner import EXIT_CODES
+from bot.settings import Settings, load
+from bot.terminal import EXIT_INTERRUPTED, EXIT_USAGE, fail, warn
 from bot.xmpp.address import xmpp_websocket_url
 from bot.xmpp.visitors import node_url
 
-EXIT_INTERRUPTED = 130
-EXIT_CODES = {Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4}
 T = TypeVar("T")
 
 app = typer.Typer(
@@ -52,29 +51,22 @@ app.command("watch")(watch_command.watch)
 app.command("serve-api")(control_command.serve_api)
 
 
-def _option(field: str, *names: str) -> Any:
-    """A flag with its environment twin and its description, both from the setting."""
-    description = Settings.model_fields[field].description
-    text = escape(f"{description} [env: {environment_name(field)}]")  # no markup: the brackets are to be seen
-    return typer.Option(*names, help=text, show_default=False)
-
-
 Config = Annotated[
     Path | None,
     typer.Option(
         "--config", "-c", help=escape("TOML file [env: JITSI_CONFIG]"), envvar="JITSI_CONFIG", show_envvar=False
     ),
 ]
-Url = Annotated[str | None, _option("ws_url", "--url")]
-Room = Annotated[str | None, _option("room", "--room")]
-Name = Annotated[str | None, _option("name", "--name")]
-Bots = Annotated[int | None, _option("bots", "--bots")]
-Duration = Annotated[float | None, _option("duration", "--duration")]
-LogLevel = Annotated[str | None, _option("log_level", "--log-level")]
-LogFormat = Annotated[str | None, _option("log_format", "--log-format")]
-EmbeddedPort = Annotated[int | None, _option("embedded_port", "--embedded-port", "--port")]
-Processes = Annotated[str | None, _option("processes", "--processes")]
-HttpPort = Annotated[int | None, _option("http_port", "--http-port")]
+Url = Annotated[str | None, setting("ws_url", "--url")]
+Room = Annotated[str | None, setting("room", "--room")]
+Name = Annotated[str | None, setting("name", "--name")]
+Bots = Annotated[int | None, setting("bots", "--bots")]
+Duration = Annotated[float | None, setting("duration", "--duration")]
+LogLevel = Annotated[str | None, setting("log_level", "--log-level")]
+LogFormat = Annotated[str | None, setting("log_format", "--log-format")]
+EmbeddedPort = Annotated[int | None, setting("embedded_port", "--embedded-port", "--port")]
+Processes = Annotated[str | None, setting("processes", "--processes")]
+HttpPort = Annotated[int | None, setting("http_port", "--http-port")]
 
 
 def _load(config: Path | None, **flags: Any) -> Settings:

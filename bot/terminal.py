@@ -12,6 +12,8 @@ from bot.errors import BotError
 
 #: Bad usage or configuration; other exit codes belong to what a command does.
 EXIT_USAGE = 2
+#: Ended by Ctrl-C: 128 and the number of SIGINT, as shells say it.
+EXIT_INTERRUPTED = 130
 errors = Console(stderr=True, soft_wrap=True)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from bot import logs, settings
 from bot.control import daemon, options
@@ -16,47 +16,36 @@ from bot.control.openapi import document
 from bot.control.options import JOB, ApiSettings
 from bot.control.server import OPERATIONS
 from bot.errors import BotError, ConfigurationError
+from bot.flags import job_setting, setting
 from bot.service import loops
-from bot.settings import Settings, environment_name
-from bot.terminal import fail
+from bot.settings import Settings
+from bot.terminal import EXIT_INTERRUPTED, fail
 from bot.xmpp.address import xmpp_websocket_url
 
-EXIT_INTERRUPTED = 130
-
-
-def _flag(field: str) -> Any:
-    """A flag of a setting of the API, with its environment twin."""
-    text = f"{ApiSettings.model_fields[field].description} [env: {environment_name(f'{JOB}_{field}')}]"
-    return typer.Option(f"--{field.replace('_', '-')}", help=escape(text), show_default=False)
-
-
-def _program(field: str, *names: str) -> Any:
-    """A flag of a setting of the program."""
-    text = f"{Settings.model_fields[field].description} [env: {environment_name(field)}]"
-    return typer.Option(*names, help=escape(text), show_default=False)
+_flag = partial(job_setting, ApiSettings, JOB)
 
 
 def serve_api(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML file", envvar="JITSI_CONFIG", show_envvar=False)
     ] = None,
-    url: Annotated[str | None, _program("ws_url", "--url")] = None,
-    room: Annotated[str | None, _program("room", "--room")] = None,
-    bots: Annotated[int | None, _program("bots", "--bots")] = None,
-    http_host: Annotated[str | None, _program("http_host", "--http-host", "--host")] = None,
-    http_port: Annotated[int | None, _program("http_port", "--http-port", "--port")] = None,
-    duration: Annotated[float | None, _program("duration", "--duration")] = None,
+    url: Annotated[str | None, setting("ws_url", "--url")] = None,
+    room: Annotated[str | None, setting("room", "--room")] = None,
+    bots: Annotated[int | None, setting("bots", "--bots")] = None,
+    http_host: Annotated[str | None, setting("http_host", "--http-host", "--host")] = None,
+    http_port: Annotated[int | None, setting("http_port", "--http-port", "--port")] = None,
+    duration: Annotated[float | None, setting("duration", "--duration")] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start an embedded Jitsi on loopback, for the bots to meet in")
     ] = False,
-    embedded_port: Annotated[int | None, _program("embedded_port", "--embedded-port")] = None,
+    embedded_port: Annotated[int | None, setting("embedded_port", "--embedded-port")] = None,
     max_participants: Annotated[int | None, _flag("max_participants")] = None,
     media_dir: Annotated[Path | None, _flag("media_dir")] = None,
     recordings_dir: Annotated[Path | None, _flag("recordings_dir")] = None,
     reports_dir: Annotated[Path | None, _flag("reports_dir")] = None,
     drain_timeout: Annotated[float | None, _flag("drain_timeout")] = None,
-    log_level: Annotated[str | None, _program("log_level", "--log-level")] = None,
-    log_format: Annotated[str | None, _program("log_format", "--log-format")] = None,
+    log_level: Annotated[str | None, setting("log_level", "--log-level")] = None,
+    log_format: Annotated[str | None, setting("log_format", "--log-format")] = None,
     openapi: Annotated[bool, typer.Option("--openapi", help="Print the OpenAPI document, and end")] = False,
 ) -> None:
     """Serve the HTTP API: create, watch, change and stop participants. Ctrl-C or SIGTERM lets all leave and ends.

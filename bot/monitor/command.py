@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from bot import logs, settings
 from bot.errors import BotError, ConfigurationError
+from bot.flags import job_setting, setting
 from bot.monitor import report, schedule
 from bot.monitor import settings as options
 from bot.monitor.model import ProbeResult, Severity
 from bot.monitor.settings import JOB, ProbeSettings
 from bot.service import loops
-from bot.settings import Settings, environment_name
-from bot.terminal import fail
+from bot.settings import Settings
+from bot.terminal import EXIT_INTERRUPTED, fail
 from bot.xmpp.address import xmpp_websocket_url
 
 Form = Literal["text", "json", "nagios"]
-EXIT_INTERRUPTED = 130
 
 
-def _flag(field: str, *names: str) -> Any:
-    """A flag of a setting of the probe, with its environment twin."""
-    text = f"{ProbeSettings.model_fields[field].description} [env: {environment_name(f'{JOB}_{field}')}]"
-    return typer.Option(*(names or (f"--{field.replace('_', '-')}",)), help=escape(text), show_default=False)
-
-
-def _program(field: str, name: str) -> Any:
-    """A flag of a setting of the program."""
-    text = f"{Settings.model_fields[field].description} [env: {environment_name(field)}]"
-    return typer.Option(name, help=escape(text), show_default=False)
+_flag = partial(job_setting, ProbeSettings, JOB)
 
 
 def probe(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML file", envvar="JITSI_CONFIG", show_envvar=False)
     ] = None,
-    url: Annotated[str | None, _program("ws_url", "--url")] = None,
+    url: Annotated[str | None, setting("ws_url", "--url")] = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="Start an embedded Jitsi and probe that")] = False,
     form: Annotated[str, typer.Option("--format", help="What is printed: text, json or nagios")] = "text",
     bots: Annotated[int | None, _flag("bots")] = None,
@@ -55,10 +46,10 @@ def probe(
     webhook_after: Annotated[int | None, _flag("webhook_after")] = None,
     history_file: Annotated[Path | None, _flag("history_file")] = None,
     history: Annotated[int | None, _flag("history")] = None,
-    http_port: Annotated[int | None, _program("http_port", "--http-port")] = None,
-    embedded_port: Annotated[int | None, _program("embedded_port", "--embedded-port")] = None,
-    log_level: Annotated[str | None, _program("log_level", "--log-level")] = None,
-    log_format: Annotated[str | None, _program("log_format", "--log-format")] = None,
+    http_port: Annotated[int | None, setting("http_port", "--http-port")] = None,
+    embedded_port: Annotated[int | None, setting("embedded_port", "--embedded-port")] = None,
+    log_level: Annotated[str | None, setting("log_level", "--log-level")] = None,
+    log_format: Annotated[str | None, setting("log_format", "--log-format")] = None,
 ) -> None:
     """Let bots join a room of their own, see and hear each other, and say where it broke if it did.
 

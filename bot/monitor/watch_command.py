@@ -7,48 +7,36 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 
 from bot import events, logs, settings
 from bot.errors import BotError, ConfigurationError
+from bot.flags import job_setting, setting
 from bot.monitor import meeting_report, watch_settings, watcher
 from bot.monitor.meeting import MeetingSeen, ParticipantSeen
 from bot.monitor.watch_settings import JOB, WatchSettings
 from bot.service import loops
-from bot.service.runner import Outcome
-from bot.settings import Settings, environment_name
-from bot.terminal import fail
+from bot.service.runner import EXIT_CODES, Outcome
+from bot.settings import Settings
+from bot.terminal import EXIT_INTERRUPTED, fail
 from bot.xmpp.address import xmpp_websocket_url
 
-EXIT_INTERRUPTED = 130
-EXIT_CODES = {Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4}
-
-
-def _flag(field: str, *names: str) -> Any:
-    """A flag of a setting of the watch, with its environment twin."""
-    text = f"{WatchSettings.model_fields[field].description} [env: {environment_name(f'{JOB}_{field}')}]"
-    return typer.Option(*(names or (f"--{field}",)), help=escape(text), show_default=False)
-
-
-def _program(field: str, name: str) -> Any:
-    """A flag of a setting of the program."""
-    text = f"{Settings.model_fields[field].description} [env: {environment_name(field)}]"
-    return typer.Option(name, help=escape(text), show_default=False)
+_flag = partial(job_setting, WatchSettings, JOB)
 
 
 def watch(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML file", envvar="JITSI_CONFIG", show_envvar=False)
     ] = None,
-    url: Annotated[str | None, _program("ws_url", "--url")] = None,
-    room: Annotated[str | None, _program("room", "--room")] = None,
-    name: Annotated[str | None, _program("name", "--name")] = None,
+    url: Annotated[str | None, setting("ws_url", "--url")] = None,
+    room: Annotated[str | None, setting("room", "--room")] = None,
+    name: Annotated[str | None, setting("name", "--name")] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start an embedded Jitsi on loopback with two bots, and watch them")
     ] = False,
@@ -58,11 +46,11 @@ def watch(
     interval: Annotated[float | None, _flag("interval")] = None,
     height: Annotated[int | None, _flag("height")] = None,
     threshold: Annotated[list[str] | None, _flag("thresholds", "--threshold")] = None,
-    duration: Annotated[float | None, _program("duration", "--duration")] = None,
-    http_port: Annotated[int | None, _program("http_port", "--http-port")] = None,
-    embedded_port: Annotated[int | None, _program("embedded_port", "--embedded-port")] = None,
-    log_level: Annotated[str | None, _program("log_level", "--log-level")] = None,
-    log_format: Annotated[str | None, _program("log_format", "--log-format")] = None,
+    duration: Annotated[float | None, setting("duration", "--duration")] = None,
+    http_port: Annotated[int | None, setting("http_port", "--http-port")] = None,
+    embedded_port: Annotated[int | None, setting("embedded_port", "--embedded-port")] = None,
+    log_level: Annotated[str | None, setting("log_level", "--log-level")] = None,
+    log_format: Annotated[str | None, setting("log_format", "--log-format")] = None,
 ) -> None:
     """Watch a meeting: how everybody is heard and seen, by the packets that come, without decoding any.
 

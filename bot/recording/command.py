@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from bot import logs
 from bot.errors import BotError, ConfigurationError
+from bot.flags import setting
 from bot.recording import job, voices
 from bot.recording.compose_command import compose_recording
 from bot.recording.compose_plan import Format, Layout
@@ -19,21 +20,12 @@ from bot.recording.options import JOB, RecordOptions, load_options
 from bot.recording.recover import InUseError, Recovery, locked
 from bot.recording.service import recover_all
 from bot.service import loops
-from bot.service.runner import Outcome
-from bot.settings import Settings, environment_name, load
-from bot.terminal import fail
+from bot.service.runner import EXIT_CODES
+from bot.settings import environment_name, load
+from bot.terminal import EXIT_INTERRUPTED, fail
 from bot.xmpp.address import xmpp_websocket_url
 
-EXIT_INTERRUPTED = 130
-EXIT_CODES = {Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4}
-
 app = typer.Typer(help="Record a meeting: every source of every participant in files of its own.")
-
-
-def _setting(field: str, *names: str) -> Any:
-    description = Settings.model_fields[field].description
-    text = escape(f"{description} [env: {environment_name(field)}]")
-    return typer.Option(*names, help=text, show_default=False)
 
 
 def _option(field: str) -> Any:
@@ -56,13 +48,13 @@ def record(
         Path | None,
         typer.Option("--config", "-c", help=escape("TOML file [env: JITSI_CONFIG]"), envvar="JITSI_CONFIG"),
     ] = None,
-    url: Annotated[str | None, _setting("ws_url", "--url")] = None,
-    room: Annotated[list[str] | None, _setting("room", "--room")] = None,
-    name: Annotated[str | None, _setting("name", "--name")] = None,
-    duration: Annotated[float | None, _setting("duration", "--duration")] = None,
-    log_level: Annotated[str | None, _setting("log_level", "--log-level")] = None,
-    log_format: Annotated[str | None, _setting("log_format", "--log-format")] = None,
-    embedded_port: Annotated[int | None, _setting("embedded_port", "--embedded-port")] = None,
+    url: Annotated[str | None, setting("ws_url", "--url")] = None,
+    room: Annotated[list[str] | None, setting("room", "--room")] = None,
+    name: Annotated[str | None, setting("name", "--name")] = None,
+    duration: Annotated[float | None, setting("duration", "--duration")] = None,
+    log_level: Annotated[str | None, setting("log_level", "--log-level")] = None,
+    log_format: Annotated[str | None, setting("log_format", "--log-format")] = None,
+    embedded_port: Annotated[int | None, setting("embedded_port", "--embedded-port")] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start an embedded Jitsi on loopback with two bots, and record them")
     ] = False,

@@ -19,9 +19,9 @@ from bot.errors import BotError, ConfigurationError
 from bot.recording.compose import Composed, ComposeOptions, compose, default_out
 from bot.recording.compose_live import compose_live
 from bot.recording.compose_plan import Format, Layout
-from bot.terminal import fail, warn
+from bot.terminal import EXIT_INTERRUPTED, fail, warn
 
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+EXIT_TERMINATED = 143
 #: Without a terminal a line is printed each so many percent.
 STEP = 10
 

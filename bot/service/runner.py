@@ -6,9 +6,10 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import Enum
+from types import MappingProxyType
 from typing import Protocol
 
 import structlog
@@ -45,6 +46,10 @@ class Outcome(Enum):
     FINE = "fine"
     NOT_JOINED = "not_joined"
     LOST = "lost"
+
+
+#: What a command that runs participants ends with.
+EXIT_CODES: Mapping[Outcome, int] = MappingProxyType({Outcome.FINE: 0, Outcome.NOT_JOINED: 3, Outcome.LOST: 4})
 
 
 class Crew(Protocol):
