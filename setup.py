@@ -1,6 +1,6 @@
 """Compiles the innermost modules of the media engine by mypyc, from the very sources that run without it, too.
 
-Where there is no C compiler, they are installed as they are: slower by a third, and in no other way different. An
+Where there is no C compiler, they are installed as they are: slower, and in no other way different. An
 editable installation is never compiled: what is edited has to be what runs.
 """
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -20,6 +19,7 @@ from bot.monitor.model import ProbeResult
 from bot.monitor.settings import ProbeSettings
 from bot.service.runner import embedded_settings
 from bot.settings import load
+from tests.bridge_support import until
 from tests.prosody import free_port
 from tests.test_monitor_faults import LENIENT
 from tests.test_monitor_units import Receiver, listening
@@ -78,12 +78,6 @@ def test_an_unknown_format() -> None:
     assert (code, "--format is text, json or nagios" in text) == (2, True)
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(45):
-        while not condition():  # noqa: ASYNC110 -- no bell
-            await asyncio.sleep(0.05)
-
-
 async def test_on_a_schedule_a_bridge_goes_and_comes_back(tmp_path: Path) -> None:
     """Metrics are served, the web-hook hears of the fault and of the recovery once each, SIGTERM ends it."""
     server = EmbeddedServer(port=0)
@@ -104,7 +98,7 @@ async def test_on_a_schedule_a_bridge_goes_and_comes_back(tmp_path: Path) -> Non
             )
             settings = embedded_settings(load(http_port=port), server)
             running = asyncio.create_task(schedule.probe(settings, options, results.append, embedded=False))
-            await until(lambda: any(item.verdict.ok for item in results))
+            await until(lambda: any(item.verdict.ok for item in results), 45)
             async with aiohttp.ClientSession() as http:
                 async with http.get(f"http://127.0.0.1:{port}/metrics") as response:
                     text = await response.text()
@@ -112,9 +106,9 @@ async def test_on_a_schedule_a_bridge_goes_and_comes_back(tmp_path: Path) -> Non
                     assert response.status == 200
             assert 'jitsi_bot_probe_success{pass="all"}' in text
             server.core.focus_attached = False
-            await until(lambda: results[-1].verdict.stage.value == "focus")
+            await until(lambda: results[-1].verdict.stage.value == "focus", 45)
             server.core.focus_attached = True
-            await until(lambda: results[-1].verdict.ok)
+            await until(lambda: results[-1].verdict.ok, 45)
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.wait_for(running, 20)
     finally:
@@ -134,7 +128,7 @@ async def test_stopped_in_the_middle_of_a_probe_nothing_is_said() -> None:
         running = asyncio.create_task(
             schedule.probe(embedded_settings(load(), server), options, results.append, embedded=False)
         )
-        await until(lambda: len(server.core.sessions) == 2)
+        await until(lambda: len(server.core.sessions) == 2, 45)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
     finally:

@@ -9,7 +9,7 @@ from bot import logs
 from bot.errors import BotError
 from bot.load.crew import Crew
 from bot.load.messages import Begin, Prepare, Progress, Ready, Stop
-from bot.service.child import Parent
+from bot.service.child import Parent, attended
 from bot.service.loops import run as run_loop
 
 #: Seconds between two reports.
@@ -54,29 +54,20 @@ async def _work(parent: Parent, order: Prepare) -> None:
 
 
 async def _run(parent: Parent, crew: Crew) -> None:
-    asides = [
-        asyncio.create_task(_obey(parent, crew), name="orders"),
-        asyncio.create_task(_tell(parent, crew), name="reports"),
-    ]
     try:
-        await crew.run()
+        await attended(crew.run(), _obey(parent, crew), report(parent, crew))
     finally:
-        for task in asides:
-            task.cancel()
-        await asyncio.gather(*asides, return_exceptions=True)
         parent.send(progress(crew, last=True))
 
 
 async def _obey(parent: Parent, crew: Crew) -> None:
-    try:
-        while not isinstance(await parent.receive(), Stop):
-            pass
-    except EOFError:
-        pass  # nobody is there to say stop any more
+    async for _ in parent.orders(Stop):
+        pass
     crew.stop()
 
 
-async def _tell(parent: Parent, crew: Crew) -> None:
+async def report(parent: Parent, crew: Crew) -> None:
+    """Say each second what was measured, until cancelled."""
     while True:
         await asyncio.sleep(INTERVAL)
         parent.send(progress(crew))

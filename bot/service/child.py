@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -144,6 +144,17 @@ def _to_stderr(line: str) -> None:
     sys.stderr.flush()
 
 
+async def attended(work: Coroutine[Any, Any, object], *asides: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` to its end, and ``asides`` as long as that."""
+    tasks = [asyncio.create_task(aside, name="aside") for aside in asides]
+    try:
+        await work
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Parent:
     """The child's end: ``receive`` what the parent says, ``send`` and ``offer`` what it shall know."""
 
@@ -165,6 +176,12 @@ class Parent:
     async def receive(self) -> Any:
         """The next message. Raises EOFError when the parent is gone."""
         return await unpack(self._reader)
+
+    async def orders(self, stop: type) -> AsyncIterator[Any]:
+        """What the parent says until it says a ``stop``, or is gone."""
+        with suppress(EOFError):
+            while not isinstance(order := await self.receive(), stop):
+                yield order
 
     def send(self, message: object) -> None:
         """Say what must not be lost; to a parent that is gone it says nothing."""

@@ -11,7 +11,7 @@ from bot.events import Event
 from bot.participant.config import ParticipantConfig
 from bot.participant.participant import Participant, Traffic
 from bot.participant.states import State
-from bot.service.child import Parent
+from bot.service.child import Parent, attended
 from bot.service.loops import run as run_loop
 from bot.service.supervisor import Supervisor
 
@@ -75,26 +75,16 @@ async def work() -> None:
         restart=start.restart,
         cool_down=start.cool_down,
     )
-    asides = [
-        asyncio.create_task(_obey(parent, supervisor), name="orders"),
-        asyncio.create_task(_tell(parent, supervisor, start.interval), name="reports"),
-    ]
     try:
-        await supervisor.run()
+        await attended(supervisor.run(), _obey(parent, supervisor), _tell(parent, supervisor, start.interval))
     finally:
-        for task in asides:
-            task.cancel()
-        await asyncio.gather(*asides, return_exceptions=True)
         parent.send(_views(supervisor))
         await parent.close()
 
 
 async def _obey(parent: Parent, supervisor: Supervisor[Participant]) -> None:
-    try:
-        while not isinstance(await parent.receive(), Stop):
-            pass
-    except EOFError:
-        pass  # nobody is there to say stop any more
+    async for _ in parent.orders(Stop):
+        pass
     supervisor.stop()
 
 

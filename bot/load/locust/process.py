@@ -16,9 +16,9 @@ from bot.load.locust.seats import Seats
 from bot.load.machine import raise_file_limit
 from bot.load.messages import Begin, Prepare, Ready, Share, Stop
 from bot.load.timetable import Action, Seat
-from bot.load.worker import INTERVAL, progress
+from bot.load.worker import progress, report
 from bot.participant.own import check_media
-from bot.service.child import Parent
+from bot.service.child import Parent, attended
 from bot.service.loops import run as run_loop
 
 #: What a user of Locust hears of its participant; the rest is in the measures.
@@ -121,33 +121,17 @@ def _share(share: Share) -> Share:
 
 
 async def _run(parent: Parent, crew: GuidedCrew) -> None:
-    asides = [
-        asyncio.create_task(_obey(parent, crew), name="orders"),
-        asyncio.create_task(_report(parent, crew), name="reports"),
-    ]
     try:
-        await crew.run()
+        await attended(crew.run(), _obey(parent, crew), report(parent, crew))
     finally:
-        for task in asides:
-            task.cancel()
-        await asyncio.gather(*asides, return_exceptions=True)
         parent.send(progress(crew, last=True))
 
 
 async def _obey(parent: Parent, crew: GuidedCrew) -> None:
-    try:
-        while not isinstance(order := await parent.receive(), Stop):
-            crew.order(order)
-    except EOFError:
-        pass  # the worker is gone: so are its users
+    async for order in parent.orders(Stop):
+        crew.order(order)
     crew.stop()
     crew.order(None)
-
-
-async def _report(parent: Parent, crew: GuidedCrew) -> None:
-    while True:
-        await asyncio.sleep(INTERVAL)
-        parent.send(progress(crew))
 
 
 def main() -> None:
