@@ -37,6 +37,30 @@ async def pair() -> AsyncIterator[tuple[MediaTransport, MediaTransport]]:
         await far.close()
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("turns", range(4))
+async def test_closed_while_it_gathers_it_leaves_no_socket_open(turns: int, *, cancelled: bool) -> None:
+    opened: list[asyncio.BaseTransport] = []
+    loop = asyncio.get_running_loop()
+
+    async def listening(protocol: asyncio.DatagramProtocol, host: str) -> asyncio.DatagramTransport:
+        found, _ = await loop.create_datagram_endpoint(lambda: protocol, local_addr=(host, 0))
+        opened.append(found)
+        return found
+
+    one = MediaTransport("client", addresses=LOOPBACK, open_socket=listening)
+    gathering = asyncio.create_task(one.gather())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await one.close()
+    if cancelled:
+        gathering.cancel()
+    [result] = await asyncio.gather(gathering, return_exceptions=True)
+    # Cancelled it can have been too late for that.
+    assert isinstance(result, asyncio.CancelledError | IceFailedError if cancelled else IceFailedError)
+    assert all(item.is_closing() for item in opened)
+
+
 async def test_closed_in_the_moment_of_success_it_leaves_nothing_behind() -> None:
     near, far = MediaTransport("client", addresses=LOOPBACK), MediaTransport("bridge", addresses=LOOPBACK)
     ours, theirs = await near.gather(), await far.gather()

@@ -102,6 +102,10 @@ class Gatherer(RTCIceGatherer):
         self._gather_hosts = self._connection.get_component_candidates
         self._connection.get_component_candidates = self._gather_all  # type: ignore[method-assign]
 
+    async def release(self) -> None:
+        """Close what is open; may be called at any time, and again."""
+        await self._connection.close()
+
     async def _gather_all(self, component: int, addresses: list[str], timeout: int = 5) -> list[aioice.Candidate]:
         hosts = [] if self._relay_only else list(self._chosen) or addresses
         if self._open_socket is None:

@@ -78,12 +78,20 @@ class MediaTransport:
         return f"<MediaTransport {self._role} ice={self._ice.state} dtls={self.dtls.state}>"
 
     async def gather(self, turn: TurnServer | None = None) -> Transport:
-        """Open the sockets; returns our side in Jingle's words. Raises IceFailedError without any candidate.
+        """Open the sockets; returns our side in Jingle's words.
+
+        Raises IceFailedError without any candidate, or when the transport is closed meanwhile.
 
         ``turn`` is the only server that is asked for one.
         """
         self._gatherer.turn = turn
-        await self._gatherer.gather()
+        try:
+            await self._gatherer.gather()
+        finally:
+            if self._closing is not None:
+                await self._gatherer.release()  # sockets that were opened after the close
+        if self._closing is not None:
+            raise IceFailedError("The transport was closed while ICE gathered candidates")
         candidates = self._gatherer.getLocalCandidates()
         if (why := self._gatherer.turn_error) is not None:
             if not candidates:
