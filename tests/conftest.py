@@ -13,6 +13,7 @@ import pytest_asyncio
 import structlog
 from hypothesis import settings
 
+from bot.participant.expectation import sctp_advertising
 from tests.prosody import Stack, make_stack
 
 # An example's time says how busy the machine is, nothing of what it tests.
@@ -51,6 +52,13 @@ def plain_logs() -> Iterator[None]:
     """Let no test log as another one has set it up."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def forgotten_deployments() -> Iterator[None]:
+    """Let no test know what another one has learnt of a deployment: ports, and so addresses, come again."""
+    yield
+    sctp_advertising.cache_clear()
 
 
 @pytest.fixture(autouse=True)
