@@ -344,6 +344,31 @@ async def test_orders_for_endpoints_that_are_gone_change_nothing() -> None:
     assert bridge.conferences == {}
 
 
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_an_endpoint_whose_close_is_cancelled_is_closed_with_the_bridge(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = Bridge(("127.0.0.1",))
+    await bridge.open("room", "one", "sid", Features(), bridge_sources(random.Random(1)))
+    endpoint = bridge.conferences["room"].endpoints["one"]
+    quick = endpoint.feedback.close
+
+    async def slow() -> None:
+        await asyncio.sleep(0.05)
+        await quick()
+
+    monkeypatch.setattr(endpoint.feedback, "close", slow)
+    closing = asyncio.create_task(bridge.close_endpoint("room", "one", "sid"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await bridge.close()
+    assert bridge.conferences == {}
+    assert endpoint.transport._closing is not None
+    assert endpoint.transport._closing.done()
+
+
 class Port:
     """Keeps what the focus sends."""
 

@@ -137,6 +137,8 @@ class Bridge:
         self.on_lost: Callable[[str, str, str], None] = lambda _room, _endpoint, _sid: None
         self._addresses = tuple(addresses)
         self._clock = clock
+        #: Endpoints that are not among those of ``conferences`` any more, and not yet closed.
+        self._closing: set[asyncio.Future[None]] = set()
 
     # --- orders of the focus -------------------------------------------------------------------------------
 
@@ -193,6 +195,7 @@ class Bridge:
         for room, conference in list(self.conferences.items()):
             for name in list(conference.endpoints):
                 await self._discard(room, name)
+        await asyncio.gather(*self._closing)
 
     def _find(self, room: str, name: str, sid: str) -> tuple[Conference, Endpoint] | None:
         conference = self.conferences.get(room)
@@ -211,7 +214,11 @@ class Bridge:
         conference.say(conference.hub.remove(name))
         if not conference.endpoints:
             self.conferences.pop(room, None)
-        await endpoint.close()
+        # Whoever is cancelled here leaves nothing half closed: it goes on, and ``close`` waits for it.
+        closing = asyncio.ensure_future(endpoint.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)
 
     # --- packets -------------------------------------------------------------------------------------------
 
